@@ -1,0 +1,101 @@
+"""Checks of arguments, at trace time: every refusal names the argument, what came, what is allowed."""
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+type_names = "a float, complex, integer or boolean array"
+
+
+def as_inexact(x: ArrayLike, name: str) -> Array:
+    """``x`` as a floating or complex array; integers and booleans promote as ``jnp`` does."""
+    try:
+        x = jnp.asarray(x)
+    except TypeError as error:
+        raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}") from error
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
+        return x.astype(jnp.result_type(float))
+    raise TypeError(f"{name} must be {type_names}, got dtype {x.dtype}")
+
+
+def working_dtype(dtype: Any) -> Any:
+    """float32 for the 16-bit and narrower types, else the type itself."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def matrix(x: ArrayLike, function: str, name: str = "a") -> Array:
+    """A ``(..., m, n)`` array."""
+    a = as_inexact(x, name)
+    if a.ndim < 2:
+        hint = "; use vector_norm" if a.ndim == 1 else ""
+        raise ValueError(f"{function}: {name} must have shape (..., m, n), got shape {a.shape}{hint}")
+    return a
+
+
+def axes(axis: Any, ndim: int, count: int | None, function: str) -> tuple[int, ...]:
+    """Nonnegative, distinct axes; ``count`` of them where given."""
+    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    try:
+        given = tuple(operator.index(i) for i in given)
+    except TypeError as error:
+        raise TypeError(f"{function}: axis must be an integer or a tuple of integers, got {axis!r}") from error
+    if count is not None and len(given) != count:
+        raise ValueError(f"{function}: axis must name {count} axes, got {axis!r}")
+    for i in given:
+        if not -ndim <= i < ndim:
+            raise ValueError(f"{function}: axis {i} is out of range for an array with {ndim} axes")
+    positive = tuple(i % ndim for i in given)
+    if len(set(positive)) != len(positive):
+        raise ValueError(f"{function}: axis must name distinct axes, got {axis!r} for an array with {ndim} axes")
+    return positive
+
+
+def order(p: Any, name: str, minimum: float = 1.0) -> float:
+    """A static order ``minimum <= p <= inf``, as a float."""
+    if isinstance(p, jax.core.Tracer):
+        raise TypeError(
+            f"{name} must be a static number, got the traced value {p}; only schatten_norm and entrywise_norm "
+            "take a traced p"
+        )
+    if isinstance(p, np.ndarray | jax.Array) and p.ndim == 0:
+        p = p.item()
+    if not isinstance(p, numbers.Real) or isinstance(p, bool):
+        raise TypeError(f"{name} must be a number >= {minimum:g}, got {p!r}")
+    if math.isnan(p) or p < minimum:
+        raise ValueError(f"{name} must be a number >= {minimum:g} (inf included), got {p!r}")
+    return float(p)
+
+
+def order_or_traced(p: Any, name: str) -> float | Array:
+    """A static order >= 1, or an array of orders that may be traced (NaN below 1)."""
+    if isinstance(p, jax.core.Tracer) or (isinstance(p, np.ndarray | jax.Array) and p.ndim > 0):
+        if jnp.issubdtype(p.dtype, jnp.complexfloating) or p.dtype == bool:
+            raise TypeError(f"{name} must be real, got dtype {p.dtype}")
+        return as_inexact(p, name)
+    return order(p, name)
+
+
+def count(k: Any, name: str, largest: int | None = None) -> int:
+    """A static integer ``1 <= k <= largest``."""
+    if isinstance(k, jax.core.Tracer):
+        raise TypeError(f"{name} must be a static integer, got the traced value {k}")
+    try:
+        value = operator.index(k)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, got {k!r}") from error
+    if isinstance(k, bool):
+        raise TypeError(f"{name} must be an integer, got {k!r}")
+    if value < 1 or (largest is not None and value > largest):
+        allowed = "at least 1" if largest is None else f"between 1 and min(m, n) = {largest}"
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+    return value

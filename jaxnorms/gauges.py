@@ -1,0 +1,287 @@
+"""Gauges: symmetric norms of vectors of magnitudes ``x >= 0``, from which every matrix norm is lifted.
+
+A gauge knows, on a plain array (of any shape for ``Lp``, one axis for the others):
+
+    value(x)                        the norm, safe from overflow and underflow by itself
+    subgradient(x, tol)             g >= 0, the subgradient of minimum l2 norm
+    hessian(x, tol, d)              H d, the derivative of g along d
+    differences(x, tol)             (g_i - g_j)/(x_i - x_j) and (g_i + g_j)/(x_i + x_j) with their limits
+    diagonal(x, tol)                h_ii - h_ij for tied x_i = x_j, which is also h_ii where x_i = 0
+    support(n)                      how many of n entries can have g_i != 0 where there are no ties
+    dual()                          the dual gauge
+
+``tol`` is the gap, relative to the largest entry, below which two entries count as tied and one
+entry as zero. Curvature at a kink, for all of them: along the manifold on which the gauge is smooth
+(ties stay ties, zeros stay zeros), and zero across it. Infinite curvature (1 < p < 2 at zeros) is
+dropped. Prox and projection have their place here beside ``dual``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxnorms._scaling import exponent, max_abs, scale
+
+inf = float("inf")
+
+
+def conjugate_exponent(p: float) -> float:
+    """``p*`` with ``1/p + 1/p* = 1``."""
+    return inf if p == 1 else 1.0 if p == inf else p / (p - 1)
+
+
+class Gauge:
+    """What the gauges share: the divided differences, from the subgradient and its slope at ties.
+
+    A subclass is a frozen dataclass of hashable fields, static under ``jit``.
+    """
+
+    def __init_subclass__(cls, static: bool = True):
+        if static:
+            jax.tree_util.register_static(cls)
+
+    def value(self, x: Array) -> Array:
+        raise NotImplementedError  # every gauge has its own
+
+    def subgradient(self, x: Array, tol: float) -> Array:
+        raise NotImplementedError
+
+    def hessian(self, x: Array, tol: float, d: Array) -> Array:
+        return jnp.zeros_like(d)
+
+    def diagonal(self, x: Array, tol: float) -> Array:
+        return jnp.zeros_like(x)
+
+    def support(self, n: int) -> int:
+        return n
+
+    def dual(self) -> "Gauge":
+        raise ValueError(f"the dual of {self!r} is not known")
+
+    def ratio(self, x: Array, tol: float) -> Array:
+        """``g_i / x_i``, with its limit ``h_ii`` at ``x_i = 0``."""
+        zero = x <= tol * max_abs(x)
+        return jnp.where(zero, self.diagonal(x, tol), self.subgradient(x, tol) / jnp.where(zero, 1, x))
+
+    def differences(self, x: Array, tol: float) -> tuple[Array, Array]:
+        g, c, gap = self.subgradient(x, tol), self.diagonal(x, tol), tol * max_abs(x)
+        x = jnp.where(x <= gap, 0, x)
+        tied = jnp.abs(x[:, None] - x[None, :]) <= gap
+        both_zero = (x[:, None] == 0) & (x[None, :] == 0)
+        minus = (g[:, None] - g[None, :]) / jnp.where(tied, 1, x[:, None] - x[None, :])
+        plus = (g[:, None] + g[None, :]) / jnp.where(both_zero, 1, x[:, None] + x[None, :])
+        minus = jnp.where(tied, c[:, None], self.smooth_differences(x, tol, minus))
+        return minus, jnp.where(both_zero, c[:, None], plus)
+
+    def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
+        """``minus`` replaced, where cancellation would spoil it, by a closed form."""
+        return minus
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Lp(Gauge, static=False):
+    """``(sum_i x_i^p)^(1/p)``; the largest entry for ``p = inf``.
+
+    Orders below 1 are no norms but NumPy's ``ord``: 0 counts the nonzero entries, ``-inf`` is the
+    smallest entry; their derivatives are averaged over ties and 0 at zeros. ``p`` may be a traced
+    scalar >= 1 (NaN below): then it is a leaf of the pytree and can be differentiated.
+    """
+
+    p: Any
+    conjugate: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def traced(self) -> bool:
+        return not isinstance(self.p, float)
+
+    @property
+    def polyhedral(self) -> bool:
+        return not self.traced and self.p in (1, inf, -inf, 0)
+
+    def value(self, x: Array) -> Array:
+        if not self.traced:
+            if x.size == 0 and self.p >= 0:
+                return jnp.zeros((), x.dtype)
+            if self.p == 1:
+                return jnp.sum(x)
+            if self.p == 0:
+                return jnp.sum(x != 0).astype(x.dtype)
+            if self.p == 2:
+                e = exponent(max_abs(x))
+                return scale(jnp.sqrt(jnp.sum(jnp.square(scale(x, -e)))), e)
+            if self.p in (inf, -inf):
+                return self._anchor(x)
+        anchor, usable, _, total = self._power_sum(x)
+        return jnp.where(usable, anchor * total ** (1 / self._order), anchor)
+
+    @property
+    def _order(self) -> Any:
+        return jnp.where(self.p >= 1, self.p, jnp.nan) if self.traced else self.p
+
+    def _anchor(self, x: Array) -> Array:
+        """The entry that dominates the sum: quotients by it neither overflow nor vanish."""
+        return jnp.min(x) if not self.traced and self.p < 0 else max_abs(x)
+
+    def _power_sum(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        anchor = self._anchor(x)
+        usable = jnp.isfinite(anchor) & (anchor > 0)
+        r = x / jnp.where(usable, anchor, 1)
+        return anchor, usable, r, jnp.where(usable, jnp.sum(_power(r, self._order)), 1)
+
+    def subgradient(self, x: Array, tol: float, weights: Array | None = None) -> Array:
+        """``g``; with ``weights``, the subgradient that minimises ``sum_i weights_i g_i^2``."""
+        top = max_abs(x)
+        if not self.traced:
+            if self.p == 0 or x.size == 0:
+                return jnp.zeros_like(x)
+            if self.p == 1:
+                return (x > tol * top).astype(x.dtype)
+            if self.p in (inf, -inf):
+                tied = self.tied(x, tol)
+                weights = weights if weights is not None and self.p == inf else jnp.ones_like(x)
+                share = jnp.where(tied, 1 / jnp.where(tied, weights, 1), 0)
+                total = jnp.sum(share)
+                return share / jnp.where(total > 0, total, 1)
+            if self.p == 2:
+                r = scale(x, -exponent(top))
+                length = jnp.sqrt(jnp.sum(jnp.square(r)))
+                return r / jnp.where(length > 0, length, 1)
+        _, usable, r, total = self._power_sum(x)
+        positive = (x > tol * top) & usable
+        return jnp.where(positive, _power(r, self._order - 1) * total ** (1 / self._order - 1), 0)
+
+    def tied(self, x: Array, tol: float) -> Array:
+        """The entries that attain the value of the largest (smallest) entry, none if that is 0."""
+        anchor, gap = self._anchor(x), tol * max_abs(x)
+        return (jnp.abs(x - anchor) <= gap) & (anchor > gap)
+
+    def hessian(self, x: Array, tol: float, d: Array) -> Array:
+        if self.polyhedral:
+            return jnp.zeros_like(d)
+        g = self.subgradient(x, tol)
+        f, _ = self._unit(x)
+        return self.diagonal(x, tol) * d - self._bend() / f * g * jnp.sum(g * d)
+
+    def diagonal(self, x: Array, tol: float) -> Array:
+        if self.polyhedral:
+            return jnp.zeros_like(x)
+        f, u = self._unit(x)
+        zero = x <= tol * max_abs(x)
+        c = self._bend() / f * jnp.where(zero, 1, u) ** (self._order - 2)
+        return jnp.where(zero, jnp.where(self.p == 2, 1 / f, 0), jnp.where(jnp.isfinite(c), c, 0))
+
+    def _bend(self) -> Any:
+        """``p - 1``, but 0 for the flat ball of a traced ``p = inf``."""
+        return jnp.where(jnp.isinf(self._order), 0, self._order - 1) if self.traced else self.p - 1
+
+    def _unit(self, x: Array) -> tuple[Array, Array]:
+        f = self.value(x)
+        f = jnp.where(f > 0, f, inf)  # all curvature vanishes at 0
+        return f, x / f
+
+    def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
+        if self.polyhedral:
+            return minus
+        f, u = self._unit(x)
+        smooth = power_differences(u, self._order - 1) / f
+        return jnp.where(jnp.isinf(self._order), minus, smooth) if self.traced else smooth
+
+    def support(self, n: int) -> int:
+        return 1 if not self.traced and self.p == inf else n
+
+    def dual(self) -> "Lp":
+        if self.traced or self.p < 1:
+            raise ValueError(f"the dual of {self!r} is not known: it needs a static p >= 1")
+        return Lp(self.conjugate or conjugate_exponent(self.p), self.p)
+
+    def tree_flatten(self):
+        return ((self.p,), None) if self.traced else ((), self)
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        return cls(*children) if aux is None else aux
+
+
+def _power(r: Array, a: Any) -> Array:
+    """``r^a`` for ``r >= 0``, with 0 at ``r = 0`` and finite derivatives in ``a`` there."""
+    if isinstance(a, float) and a == 1:
+        return r
+    if isinstance(a, float) and a == 2:
+        return jnp.square(r)
+    return jnp.where(r > 0, jnp.where(r > 0, r, 1) ** a, 0)
+
+
+def power_differences(u: Array, a: Any) -> Array:
+    """``(u_i^a - u_j^a)/(u_i - u_j)`` without cancellation, its limit on the diagonal, 0 at 0.
+
+    With ``y`` the larger of the two and ``d = (x - y)/y`` this is
+    ``y^(a-1) expm1(a log1p(d)) / d``, and ``y^(a-1)`` at ``x = 0``.
+    """
+    y, x = jnp.maximum(u[:, None], u[None, :]), jnp.minimum(u[:, None], u[None, :])
+    positive, same = x > 0, x == y
+    d = jnp.where(positive & ~same, (x - y) / jnp.where(y > 0, y, 1), -0.5)
+    quotient = jnp.where(same, a, jnp.where(positive, jnp.expm1(a * jnp.log1p(d)) / d, 1))
+    return jnp.where(y > 0, jnp.where(y > 0, y, 1) ** (a - 1) * quotient, 0)
+
+
+@dataclass(frozen=True)
+class Symmetric(Gauge):
+    """A user's symmetric gauge ``f`` of the singular values: norm and derivatives only.
+
+    Its gradient is ``jax.grad(f)``, averaged over tied entries and 0 on the zero block, and its
+    curvature ``jax.hessian(f)`` wherever that average was not needed (elsewhere there is a kink).
+    """
+
+    f: Callable[[Array], Array]
+
+    def value(self, x: Array) -> Array:
+        e = exponent(max_abs(x))
+        return scale(self.f(scale(x, -e)), e)
+
+    def subgradient(self, x: Array, tol: float) -> Array:
+        tied, zero = self._blocks(x, tol)
+        return jnp.where(zero, 0, _average(tied, self._gradient(x)))
+
+    def _gradient(self, x: Array) -> Array:
+        g = jax.grad(self.f)(scale(x, -exponent(max_abs(x))))
+        return jnp.where(jnp.isfinite(g), g, 0)
+
+    def hessian(self, x: Array, tol: float, d: Array) -> Array:
+        tied, zero = self._blocks(x, tol)
+        kink, at_zero = self._kinks(x, tol)
+        d = jnp.where(zero & at_zero, 0, jnp.where(kink, _average(tied, d), d))
+        dg = jnp.matmul(self._matrix(x), d, precision=jax.lax.Precision.HIGHEST)
+        return jnp.where(zero & at_zero, 0, jnp.where(kink, _average(tied, dg), dg))
+
+    def diagonal(self, x: Array, tol: float) -> Array:
+        tied, zero = self._blocks(x, tol)
+        kink, at_zero = self._kinks(x, tol)
+        h = self._matrix(x)
+        off = h * tied * (1 - jnp.eye(x.shape[0], dtype=x.dtype))
+        others = jnp.sum(tied, axis=1) - 1
+        c = jnp.diag(h) - jnp.sum(off, axis=1) / jnp.maximum(others, 1)
+        return jnp.where(zero, jnp.where(at_zero, 0, jnp.diag(h)), jnp.where(kink, 0, c))
+
+    def _matrix(self, x: Array) -> Array:
+        e = exponent(max_abs(x))
+        h = scale(jax.hessian(self.f)(scale(x, -e)), -e)
+        return jnp.where(jnp.isfinite(h), h, 0)
+
+    def _blocks(self, x: Array, tol: float) -> tuple[Array, Array]:
+        gap = tol * max_abs(x)
+        return (jnp.abs(x[:, None] - x[None, :]) <= gap).astype(x.dtype), x <= gap
+
+    def _kinks(self, x: Array, tol: float) -> tuple[Array, Array]:
+        """Entries at which ``f`` is not smooth: inside a block of ties, and on the zero block."""
+        g, (tied, zero) = self._gradient(x), self._blocks(x, tol)
+        slack = jnp.sqrt(jnp.finfo(x.dtype).eps) * max_abs(g)
+        return jnp.abs(g - _average(tied, g)) > slack, jnp.any(zero & (jnp.abs(g) > slack))
+
+
+def _average(tied: Array, g: Array) -> Array:
+    return jnp.matmul(tied, g, precision=jax.lax.Precision.HIGHEST) / jnp.sum(tied, axis=1)

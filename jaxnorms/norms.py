@@ -1,0 +1,245 @@
+"""The matrix norms as functions. Shared by all of them:
+
+* ``a`` has shape ``(..., m, n)``, real or complex, of any floating type (16-bit types are computed
+  in float32 and returned in their own); integers and booleans promote as ``jnp`` does. ``axis``
+  names the two matrix axes, the others are batch. ``diagonal=True`` reads ``a``, of shape
+  ``(..., n)``, as the diagonal of an n x n matrix. The result is real, of shape ``(...)``.
+* The derivative is the subgradient G of minimum Frobenius norm: the gradient where there is one, 0
+  at 0, independent of the basis that a decomposition returned. ``jax.grad`` returns its conjugate.
+* The second derivative is exact wherever the norm is twice differentiable, repeated singular values
+  included. At a kink it is the curvature along the manifold on which the norm is smooth, and zero
+  across it. Third derivatives raise ``ValueError``.
+* Values are right over the whole normal range of the type. NaN gives NaN, an infinite entry an
+  infinite norm and a NaN derivative, an empty matrix 0.
+* Wrong shapes, axes and parameters raise ``ValueError``, wrong kinds of thing ``TypeError``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxnorms import _checks
+from jaxnorms.gauges import Gauge, Lp
+from jaxnorms.lifts import EntrywiseLift, SpectralLift, SquaredFrobenius
+from jaxnorms.norm_objects import (
+    Entrywise,
+    Induced,
+    KyFan,
+    Mixed,
+    Norm,
+    Schatten,
+    UnitarilyInvariant,
+    apply,
+    inf,
+    matrix_norm_of,
+)
+
+Axes = tuple[int, int]
+
+
+def frobenius_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False) -> Array:
+    """Frobenius norm ``(sum_ij |a_ij|^2)^(1/2)``.
+
+    Derivative ``a / ||a||_F``, 0 at 0; twice differentiable elsewhere. Cost: three passes over
+    ``a`` for value and derivative, one more than without protection from overflow.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jn.frobenius_norm(jnp.array([[3e25, 0.0], [0.0, 4e25]]))
+    Array(5.e+25, dtype=float32)
+    >>> jax.grad(jn.frobenius_norm)(jnp.zeros((1, 2)))
+    Array([[0., 0.]], dtype=float32)
+    """
+    return matrix_norm_of(Entrywise(2), a, "frobenius_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+class _SquaredFrobenius(Norm):
+    lift = SquaredFrobenius()
+
+
+def squared_frobenius_norm(
+    a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
+) -> Array:
+    """Squared Frobenius norm ``sum_ij |a_ij|^2``: smooth everywhere, also at 0.
+
+    Derivative ``2 a``, second derivative ``2 I``. No norm: it is not scaled, so it overflows where
+    the square does. Cost: one pass.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.hessian(jn.squared_frobenius_norm)(jnp.zeros((1, 1))).ravel()
+    Array([2.], dtype=float32)
+    """
+    norm = _SquaredFrobenius()
+    return matrix_norm_of(norm, a, "squared_frobenius_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+def spectral_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False) -> Array:
+    """Spectral norm ``s_1``, the largest singular value: the induced 2 -> 2 norm.
+
+    Derivative ``U_t V_t^H / mu`` over the mu singular values tied with the largest. Kink at ties
+    and at 0. Cost: one SVD; kept for the backward pass: the 8 leading triplets (a larger cluster is
+    decomposed again there). Source: Watson 1992; Lewis 1995.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.grad(jn.spectral_norm)(jnp.diag(jnp.array([2.0, -2.0, 1.0])))
+    Array([[ 0.5,  0. ,  0. ],
+           [ 0. , -0.5,  0. ],
+           [ 0. ,  0. ,  0. ]], dtype=float32)
+    """
+    return matrix_norm_of(Schatten(inf), a, "spectral_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+def nuclear_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False) -> Array:
+    """Nuclear (trace) norm ``sum_i s_i``.
+
+    Derivative ``U_r V_r^H`` over the nonzero singular values. Twice differentiable at full rank,
+    repeated singular values included; kink where one is 0. Cost: one SVD. Source: Watson 1992.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.grad(jn.nuclear_norm)(jnp.diag(jnp.array([2.0, 0.0])))
+    Array([[1., 0.],
+           [0., 0.]], dtype=float32)
+    """
+    return matrix_norm_of(Schatten(1), a, "nuclear_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+def schatten_norm(
+    a: ArrayLike, p: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
+) -> Array:
+    """Schatten norm ``(sum_i s_i^p)^(1/p)``, 1 <= p <= inf.
+
+    ``p`` may be traced, differentiated, or an array that broadcasts against the batch; a traced p
+    below 1 gives NaN. Derivative ``U diag((s/||s||_p)^(p-1)) V^H``. For 1 < p < 2 the curvature is
+    infinite where a singular value is 0: those terms are dropped. Cost: one SVD (none for p = 2).
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.schatten_norm(jnp.diag(jnp.array([3.0, 4.0])), 100)
+    Array(4., dtype=float32)
+    """
+    p = _checks.order_or_traced(p, "p")
+    if isinstance(p, float):
+        return matrix_norm_of(Schatten(p), a, "schatten_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return _traced_order(SpectralLift, a, p, "schatten_norm", axis, keepdims, diagonal)
+
+
+def entrywise_norm(
+    a: ArrayLike, p: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
+) -> Array:
+    """Entrywise norm ``(sum_ij |a_ij|^p)^(1/p)``, 1 <= p <= inf.
+
+    ``p`` may be traced as in :func:`schatten_norm`. Derivative ``sign(a) (|a|/||a||_p)^(p-1)``:
+    ``sign(0) = 0`` for p = 1, and ties of the largest entry share equally for p = inf. For
+    1 < p < 2 the infinite curvature at zero entries is dropped. Cost: three passes over ``a``.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.grad(jn.entrywise_norm)(jnp.array([[2.0, -2.0, 1.0]]), float("inf"))
+    Array([[ 0.5, -0.5,  0. ]], dtype=float32)
+    """
+    p = _checks.order_or_traced(p, "p")
+    if isinstance(p, float):
+        return matrix_norm_of(Entrywise(p), a, "entrywise_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return _traced_order(EntrywiseLift, a, p, "entrywise_norm", axis, keepdims, diagonal)
+
+
+def _traced_order(
+    lift: Callable[[Gauge], Any], a: ArrayLike, p: Array, function: str, axis: Any, keepdims: bool, diagonal: bool
+) -> Array:
+    """The l_p gauge with a traced p, lifted; ``p`` broadcasts against the batch axes of ``a``."""
+    x = _checks.as_inexact(a, "a") if diagonal else _checks.matrix(a, function)
+    axes = (x.ndim - 1,) if diagonal else _checks.axes(axis, x.ndim, 2, function)
+    x = jnp.moveaxis(x, axes, tuple(range(-len(axes), 0)))
+    p = p.astype(jnp.finfo(_checks.working_dtype(x.dtype)).dtype)
+    make = EntrywiseLift if diagonal else lift
+
+    def one(a: Array, p: Array) -> Array:
+        return apply(make(Lp(p)), a, tuple(range(len(axes))), False)
+
+    value = jnp.vectorize(one, signature="(n),()->()" if diagonal else "(m,n),()->()")(x, p)
+    return jnp.expand_dims(value, (-2, -1) if diagonal else axes) if keepdims else value
+
+
+def ky_fan_norm(
+    a: ArrayLike,
+    k: int,
+    p: float = 1.0,
+    *,
+    axis: Axes = (-2, -1),
+    keepdims: bool = False,
+    diagonal: bool = False,
+) -> Array:
+    """Ky Fan (p, k) norm ``(sum_{i<=k} s_i^p)^(1/p)``, 1 <= k <= min(m, n), 1 <= p <= inf.
+
+    Derivative for p = 1: ``U_a V_a^H + (k - a)/mu U_t V_t^H`` with a values above s_k and mu tied
+    with it, the tied term dropped where s_k = 0. Kink where s_k = s_{k+1}. Cost: one SVD; kept for
+    the backward pass: k + 7 triplets. Source: Fan 1951; Watson 1992.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jnp.diag(jax.grad(jn.ky_fan_norm)(jnp.diag(jnp.array([3.0, 2.0, 2.0, 1.0])), 2))
+    Array([1. , 0.5, 0.5, 0. ], dtype=float32)
+    """
+    return matrix_norm_of(KyFan(k, p), a, "ky_fan_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+def induced_norm(
+    a: ArrayLike,
+    p: float,
+    q: float | None = None,
+    *,
+    axis: Axes = (-2, -1),
+    keepdims: bool = False,
+    diagonal: bool = False,
+) -> Array:
+    """Induced norm ``max ||a x||_q`` over ``||x||_p <= 1``; ``q`` is ``p`` if not given.
+
+    Exact: 1 -> q (largest column l_q norm), p -> inf (largest row l_{p*} norm), 2 -> 2. Any other
+    pair is NP-hard in general and raises ``ValueError``. At tied columns (rows) the derivative is
+    the convex combination of minimum norm. Cost: two passes over ``a``, or one SVD.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.grad(jn.induced_norm)(jnp.array([[1.0, 2.0], [1.0, 0.0]]), 1)
+    Array([[0.33333334, 0.6666667 ],
+           [0.33333334, 0.        ]], dtype=float32)
+    """
+    norm = Induced(p, p if q is None else q)
+    return matrix_norm_of(norm, a, "induced_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+def mixed_norm(
+    a: ArrayLike, p: float, q: float, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
+) -> Array:
+    """L_{p,q} norm: the l_q norm of the columns' l_p norms, 1 <= p, q <= inf.
+
+    L_{2,1} is the group lasso over columns; for rows swap the two axes, ``axis=(-1, -2)``, or use
+    ``Mixed(p, q, axis=-2)``. Zero columns get derivative 0. Cost: a few passes over ``a``.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.mixed_norm(jnp.array([[3.0, 0.0], [4.0, 1.0]]), 2, 1)
+    Array(6., dtype=float32)
+    """
+    return matrix_norm_of(Mixed(p, q), a, "mixed_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+
+
+def unitarily_invariant_norm(
+    a: ArrayLike,
+    gauge: Callable[[Array], Array] | Gauge,
+    *,
+    axis: Axes = (-2, -1),
+    keepdims: bool = False,
+    diagonal: bool = False,
+) -> Array:
+    """``f(s(a))`` for a symmetric gauge f of the singular values (von Neumann 1937).
+
+    ``gauge`` is a JAX function of the vector of singular values, or a gauge object. It must be a
+    norm, symmetric in its entries; that is not checked. Derivative ``U diag(g) V^H`` with g its
+    ``jax.grad`` averaged over ties, 0 on the zero block. Cost: one SVD; the second derivative takes
+    the Hessian of f. Every new function object compiles anew.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.unitarily_invariant_norm(jnp.diag(jnp.array([3.0, 1.0])), lambda s: jnp.max(s) + jnp.sum(s))
+    Array(7., dtype=float32)
+    """
+    norm = UnitarilyInvariant(gauge)
+    return matrix_norm_of(norm, a, "unitarily_invariant_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
