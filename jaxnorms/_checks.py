@@ -19,12 +19,12 @@ def as_inexact(x: ArrayLike, name: str) -> Array:
     """``x`` as a floating or complex array; integers and booleans promote as ``jnp`` does."""
     try:
         x = jnp.asarray(x)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
-        return x.astype(jnp.result_type(float))
+        return x.astype(jax.eval_shape(jnp.sqrt, x).dtype)
     raise TypeError(f"{name} must be {type_names}, got dtype {x.dtype}")
 
 

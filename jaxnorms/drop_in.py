@@ -17,6 +17,7 @@ from jaxnorms.norm_objects import Norm, apply, inf, matrix_norm_of
 
 _MATRIX_LIFTS = {
     "fro": EntrywiseLift(Lp(2.0)),
+    "f": EntrywiseLift(Lp(2.0)),
     "nuc": SpectralLift(Lp(1.0)),
     2.0: SpectralLift(Lp(inf)),
     -2.0: SpectralLift(Lp(-inf)),
@@ -35,6 +36,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False
     norms. For vectors ``ord`` is any real number (0 counts nonzeros, ``-inf`` is the smallest
     magnitude); for matrices ``'fro'``, ``'nuc'``, 2, -2 (largest, smallest singular value), 1, -1
     (largest, smallest column sum), inf, -inf (row sums), or an object such as ``Schatten(4)``.
+    All of them are static.
 
     Derivatives as in ``jaxnorms.norms``. Orders below 1 are no norms: their derivative is averaged
     over ties and 0 at zeros, their second derivative that of the formula with infinite terms
@@ -65,7 +67,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False
     raise ValueError(f"norm: axis must name one axis (vectors) or two (matrices), got {axis!r}")
 
 
-def vector_norm(x: ArrayLike, /, *, ord: float = 2, axis: Any = None, keepdims: bool = False) -> Array:
+def vector_norm(x: ArrayLike, /, *, ord: float | None = 2, axis: Any = None, keepdims: bool = False) -> Array:
     """l_p norm ``(sum_i |x_i|^p)^(1/p)`` over one axis, several, or all (the array API's signature).
 
     ``ord`` is any static real number, as for vectors in :func:`norm`. Cost: two passes, three with
@@ -77,7 +79,7 @@ def vector_norm(x: ArrayLike, /, *, ord: float = 2, axis: Any = None, keepdims: 
     """
     array = _checks.as_inexact(x, "x")
     axes = _checks.axes(tuple(range(array.ndim)) if axis is None else axis, array.ndim, None, "vector_norm")
-    return apply(EntrywiseLift(_vector_gauge(ord, array, axes)), array, axes, keepdims)
+    return apply(EntrywiseLift(_vector_gauge(2 if ord is None else ord, array, axes)), array, axes, keepdims)
 
 
 def matrix_norm(x: ArrayLike, /, *, ord: Any = "fro", keepdims: bool = False) -> Array:

@@ -59,6 +59,11 @@ class Gauge:
     def support(self, n: int) -> int:
         return n
 
+    @property
+    def increasing(self) -> bool:
+        """Whether an infinite entry makes the value infinite."""
+        return True
+
     def dual(self) -> "Gauge":
         raise ValueError(f"the dual of {self!r} is not known")
 
@@ -74,8 +79,8 @@ class Gauge:
         both_zero = (x[:, None] == 0) & (x[None, :] == 0)
         minus = (g[:, None] - g[None, :]) / jnp.where(tied, 1, x[:, None] - x[None, :])
         plus = (g[:, None] + g[None, :]) / jnp.where(both_zero, 1, x[:, None] + x[None, :])
-        minus = jnp.where(tied, c[:, None], self.smooth_differences(x, tol, minus))
-        return minus, jnp.where(both_zero, c[:, None], plus)
+        minus = jnp.where(tied, (c[:, None] + c[None, :]) / 2, self.smooth_differences(x, tol, minus))
+        return minus, jnp.where(both_zero, (c[:, None] + c[None, :]) / 2, plus)
 
     def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
         """``minus`` replaced, where cancellation would spoil it, by a closed form."""
@@ -190,6 +195,10 @@ class Lp(Gauge, static=False):
         f, u = self._unit(x)
         smooth = power_differences(u, self._order - 1) / f
         return jnp.where(jnp.isinf(self._order), minus, smooth) if self.traced else smooth
+
+    @property
+    def increasing(self) -> bool:
+        return self.traced or self.p > 0
 
     def support(self, n: int) -> int:
         return 1 if not self.traced and self.p == inf else n

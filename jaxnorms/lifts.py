@@ -40,8 +40,11 @@ class _MagnitudeLift:
     """What the lifts of entry magnitudes share: nothing is kept but the matrix itself."""
 
     def value(self, a: Array) -> Array:
+        value = self._value(jnp.abs(a))
+        if not self._outermost.increasing:
+            return value
         largest = max_abs(a)
-        return jnp.where(jnp.isfinite(largest), self._value(jnp.abs(a)), largest)
+        return jnp.where(jnp.isfinite(largest), value, largest)
 
     def factors(self, a: Array) -> tuple[Array, tuple[()]]:
         return self.value(a), ()
@@ -66,6 +69,10 @@ class EntrywiseLift(_MagnitudeLift):
     """The gauge of all magnitudes ``|a_ij|``. Ties are exact: nothing was rounded."""
 
     gauge: Gauge
+
+    @property
+    def _outermost(self) -> Gauge:
+        return self.gauge
 
     def _value(self, x: Array) -> Array:
         return self.gauge.value(x)
@@ -99,6 +106,10 @@ class ColumnLift(_MagnitudeLift):
     inner: Lp
     outer: Lp
     rows: bool = field(default=False, metadata={"static": True})
+
+    @property
+    def _outermost(self) -> Gauge:
+        return self.outer
 
     def _columns(self, x: Array) -> Array:
         return x.T if self.rows else x

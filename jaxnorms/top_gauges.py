@@ -137,7 +137,7 @@ class DualTopK(Gauge):
         if self.p == 1:
             return jnp.zeros_like(d)
         f, g, c, tail, size = self._smooth_data(x, tol)
-        # Along the tail only its sum matters; it enters g through tau = sum/size.
+        # Along the tail only its sum matters; it enters g through tau = sum / size.
         mean = jnp.sum(jnp.where(tail, d, 0)) / size
         return c * jnp.where(tail, mean, d) - (self.q - 1) / f * g * jnp.sum(g * d)
 
@@ -147,8 +147,10 @@ class DualTopK(Gauge):
         f = jnp.where(f > 0, f, inf)
         zero = x <= tol * max_abs(x)
         c = _bend(self.q, f, jnp.maximum(x, tau) / f, zero)
-        size = jnp.sum(spread <= tau).astype(x.dtype)
-        return f, self.subgradient(x, tol), c, (x <= tau) & ~zero, size
+        # Entries equal to tau may be counted on either side; above it they are free to move.
+        top = (x >= tau - tol * max_abs(x)) & ~zero
+        size = jnp.maximum(self.k - jnp.sum(top), 1).astype(x.dtype)
+        return f, self.subgradient(x, tol), c, ~top & ~zero, size
 
     def diagonal(self, x: Array, tol: float) -> Array:
         if self.p == 1:
@@ -159,9 +161,8 @@ class DualTopK(Gauge):
     def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
         if self.p == 1:
             return minus
-        tau, _ = self._spread(x)
-        f, _, _, _, _ = self._smooth_data(x, tol)
-        top = x > tau
+        f, _, _, tail, _ = self._smooth_data(x, tol)
+        top = ~tail & (x > tol * max_abs(x))
         return jnp.where(top[None, :] & top[:, None], power_differences(x / f, self.q - 1) / f, minus)
 
     def dual(self) -> TopK:

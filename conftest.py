@@ -1,0 +1,9 @@
+"""Settings of the whole suite. JAX_ENABLE_X64 chooses the working precision: run it with 0 and 1."""
+
+import jax
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The doctests print float32 results.
+collect_ignore_glob = ["jaxnorms/*"] if jax.config.jax_enable_x64 else []
