@@ -18,7 +18,7 @@ type_names = "a float, complex, integer or boolean array"
 def as_inexact(x: ArrayLike, name: str) -> Array:
     """``x`` as a floating or complex array; integers and booleans promote as ``jnp`` does."""
     try:
-        x = jnp.asarray(x)
+        x = jnp.asarray(x if not isinstance(x, str | bytes) else None)  # NumPy would parse a string
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.inexact):

@@ -60,8 +60,7 @@ def last_derivative(x: Any) -> Any:
 @last_derivative.defjvp
 def _(primals, tangents):
     raise ValueError(
-        "jaxnorms: third derivatives of a matrix norm are not defined; "
-        "value, first and second derivatives are"
+        "jaxnorms: third derivatives of a matrix norm are not defined; value, first and second derivatives are"
     )
 
 

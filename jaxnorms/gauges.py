@@ -64,6 +64,11 @@ class Gauge:
         """Whether an infinite entry makes the value infinite."""
         return True
 
+    @property
+    def even(self) -> bool:
+        """Whether value and curvature are even in x and g is odd, so that signs may stay."""
+        return False
+
     def dual(self) -> "Gauge":
         raise ValueError(f"the dual of {self!r} is not known")
 
@@ -199,6 +204,10 @@ class Lp(Gauge, static=False):
     @property
     def increasing(self) -> bool:
         return self.traced or self.p > 0
+
+    @property
+    def even(self) -> bool:
+        return not self.traced and self.p == 2
 
     def support(self, n: int) -> int:
         return 1 if not self.traced and self.p == inf else n

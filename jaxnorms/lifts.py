@@ -39,8 +39,15 @@ def _poison(ok: Array, x: Array) -> Array:
 class _MagnitudeLift:
     """What the lifts of entry magnitudes share: nothing is kept but the matrix itself."""
 
+    def _polar(self, a: Array) -> tuple[Array, Array]:
+        """``a`` as phases times magnitudes; a real matrix stays as it is where signs do not matter,
+        which spares a pass over it."""
+        if self._outermost.even and isinstance(self, EntrywiseLift) and not jnp.iscomplexobj(a):
+            return jnp.ones((), a.dtype), a
+        return _phase(a), jnp.abs(a)
+
     def value(self, a: Array) -> Array:
-        value = self._value(jnp.abs(a))
+        value = self._value(self._polar(a)[1])
         if not self._outermost.increasing:
             return value
         largest = max_abs(a)
@@ -50,13 +57,13 @@ class _MagnitudeLift:
         return self.value(a), ()
 
     def subgradient(self, a: Array, factors: Any) -> Array:
-        return _poison(jnp.isfinite(max_abs(a)), _phase(a) * self._subgradient(jnp.abs(a)).astype(a.dtype))
+        phase, x = self._polar(a)
+        return _poison(jnp.isfinite(max_abs(a)), phase * self._subgradient(x).astype(a.dtype))
 
     def curvature(self, a: Array, e: Array) -> Array:
         # With e = phase (er + i ei): er changes the magnitudes, i ei turns the phases.
-        phase = _phase(a)
+        phase, x = self._polar(a)
         e = phase.conj() * e
-        x = jnp.abs(a)
         de = self._curvature(x, e.real)
         if jnp.iscomplexobj(a):
             de = jax.lax.complex(de, self._ratio(x) * e.imag)
@@ -100,7 +107,8 @@ class ColumnLift(_MagnitudeLift):
 
     With n_j the norm of column j, h_j its subgradient and g the outer one, G = [g_j h_j]. Among the
     outer subgradients g of tied columns the one of minimum Frobenius norm minimises
-    sum_j w_j g_j^2 with w_j = |h_j|^2. Ties of column norms are decided within their rounding.
+    sum_j w_j g_j^2 with w_j = |h_j|^2. Ties for the largest column norm are decided within its
+    rounding; whether a column is zero is exact.
     """
 
     inner: Lp
@@ -111,13 +119,17 @@ class ColumnLift(_MagnitudeLift):
     def _outermost(self) -> Gauge:
         return self.outer
 
+    @property
+    def _extreme(self) -> bool:
+        return self.outer.p in (inf, -inf)
+
     def _columns(self, x: Array) -> Array:
         return x.T if self.rows else x
 
     def _parts(self, x: Array):
         n = jax.vmap(self.inner.value, in_axes=1)(x)
         h = jax.vmap(lambda c: self.inner.subgradient(c, 0), in_axes=1, out_axes=1)(x)
-        w, tol = jnp.sum(jnp.square(h), axis=0), tie_tolerance(x.dtype, *x.shape)
+        w, tol = jnp.sum(jnp.square(h), axis=0), tie_tolerance(x.dtype, *x.shape) if self._extreme else 0
         return n, h, w, self.outer.subgradient(n, tol, w), tol
 
     def _value(self, x: Array) -> Array:
@@ -130,7 +142,7 @@ class ColumnLift(_MagnitudeLift):
     def _curvature(self, x: Array, d: Array) -> Array:
         x, d = self._columns(x), self._columns(d)
         n, h, w, g, tol = self._parts(x)
-        smooth = partial(self._along, h, w, self.outer.tied(n, tol)) if self.outer.p in (inf, -inf) else lambda d: d
+        smooth = partial(self._along, h, w, self.outer.tied(n, tol)) if self._extreme else lambda d: d
         d = smooth(d)
         bend = jax.vmap(lambda c, e: self.inner.hessian(c, 0, e), in_axes=1, out_axes=1)(x, d)
         dg = self.outer.hessian(n, tol, jnp.sum(h * d, axis=0))
@@ -209,10 +221,11 @@ class SpectralLift:
             return factors[0]
         w, vh, missed = factors
         # A cluster larger than the triplets kept: decompose again. A loop of at most one round is
-        # a branch that, under vmap, is paid for only if some matrix of the batch takes it.
+        # a branch that, under vmap, is paid for only if some matrix of the batch takes it. Its body
+        # reads the state, or the compiler would move the decomposition in front of the loop.
         return jax.lax.while_loop(
             lambda state: state[0],
-            lambda state: (~state[0], self._dense(a)),
+            lambda state: (~state[0], self._dense(jnp.where(state[0], a, 0))),
             (missed > 0, matmul(w, vh)),
         )[1]
 

@@ -17,7 +17,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -48,8 +47,8 @@ def frobenius_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = Fals
     ``a`` for value and derivative, one more than without protection from overflow.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
-    >>> jn.frobenius_norm(jnp.array([[3e25, 0.0], [0.0, 4e25]]))
-    Array(5.e+25, dtype=float32)
+    >>> jn.frobenius_norm(jnp.array([[3e19, 0.0], [0.0, 4e19]]))
+    Array(5.e+19, dtype=float32)
     >>> jax.grad(jn.frobenius_norm)(jnp.zeros((1, 2)))
     Array([[0., 0.]], dtype=float32)
     """

@@ -1,6 +1,6 @@
 """Certificates of a subgradient: what must hold of G at any point, kinks included.
 
-    Re<G, A> = ||A||,    ||G||_dual <= 1,    ||B|| >= ||A|| + Re<G, B - A> for every B.
+Re<G, A> = ||A||,    ||G||_dual <= 1,    ||B|| >= ||A|| + Re<G, B - A> for every B.
 """
 
 import numpy as np

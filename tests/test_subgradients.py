@@ -99,7 +99,9 @@ def gradients(f, a):
 
 
 def close(actual, expected, dtype=REAL, factor=50):
-    np.testing.assert_allclose(actual, np.asarray(expected), rtol=tolerance(dtype, factor), atol=tolerance(dtype, factor))
+    np.testing.assert_allclose(
+        actual, np.asarray(expected), rtol=tolerance(dtype, factor), atol=tolerance(dtype, factor)
+    )
 
 
 def real(x):

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, PartitionSpec
-from matrices import DTYPES, REAL, gaussian, prescribed, tolerance
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from matrices import DTYPES, REAL, gaussian, needs_double, prescribed, tolerance
 from norm_cases import NORMS, every_norm
 
 import jaxnorms as jn
@@ -79,9 +79,10 @@ def test_modes_and_transformations_agree(name):
 def test_batches_inside_shard_map(name, explicit):
     norm = NORMS[name]
     kinds = (jax.sharding.AxisType.Explicit if explicit else jax.sharding.AxisType.Auto,)
-    mesh = Mesh(np.array(jax.devices()[:1]), ("batch",), axis_types=kinds)
-    batch = jnp.asarray(gaussian((4, 5, 3), REAL))
+    mesh = Mesh(np.array(jax.devices()), ("batch",), axis_types=kinds)
+    assert mesh.size == 2
     spec = PartitionSpec("batch")
+    batch = jax.device_put(gaussian((4, 5, 3), REAL), NamedSharding(mesh, spec))
 
     @jax.jit
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
@@ -92,8 +93,8 @@ def test_batches_inside_shard_map(name, explicit):
         return jax.vmap(jax.value_and_grad(norm))(b), jax.vmap(hvp)(b)
 
     (value, g), product = local(batch)
-    close(value, norm(batch))
-    close(g, jax.vmap(jax.grad(norm))(batch))
+    close(value, norm(jnp.asarray(np.asarray(batch))))
+    close(g, jax.vmap(jax.grad(norm))(np.asarray(batch)))
     assert np.all(np.isfinite(product))
 
 
@@ -133,7 +134,7 @@ def test_traced_order():
         assert np.all(np.isfinite(slopes))
 
 
-@pytest.mark.skipif(REAL == np.float32, reason="finite differences need double precision")
+@needs_double
 @pytest.mark.parametrize("function", [jn.schatten_norm, jn.entrywise_norm])
 def test_derivatives_in_the_order(function):
     a, p, h = jnp.asarray(prescribed(np.array([3.0, 3.0, 1.0]), (4, 3), REAL)), 2.5, 1e-5
@@ -164,7 +165,7 @@ def test_singular_values(dtype):
     close(slope, [2, 2, 0], dtype)
 
 
-@pytest.mark.skipif(REAL == np.float32, reason="finite differences need double precision")
+@needs_double
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3), (3, 4)], ids=str)
 def test_second_derivative_of_distinct_singular_values(shape, dtype):
@@ -175,7 +176,9 @@ def test_second_derivative_of_distinct_singular_values(shape, dtype):
         return jax.jvp(jn.singular_values, (a,), (e,))[1]
 
     h = 1e-5
-    np.testing.assert_allclose(jax.jvp(slope, (a,), (f,))[1], (slope(a + h * f) - slope(a - h * f)) / (2 * h), atol=1e-8)
+    np.testing.assert_allclose(
+        jax.jvp(slope, (a,), (f,))[1], (slope(a + h * f) - slope(a - h * f)) / (2 * h), atol=1e-8
+    )
     tied = jnp.asarray(prescribed(np.array([2.0, 2.0, 0.0]), shape, dtype))
     assert np.all(np.isfinite(jax.jvp(slope, (tied,), (f,))[1]))
     with pytest.raises(ValueError, match="third derivatives"):
