@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 type_names = "a float, complex, integer or boolean array"
@@ -62,7 +63,7 @@ def axes(axis: Any, ndim: int, count: int | None, function: str) -> tuple[int, .
 
 def order(p: Any, name: str, minimum: float = 1.0) -> float:
     """A static order ``minimum <= p <= inf``, as a float."""
-    if isinstance(p, jax.core.Tracer):
+    if isinstance(p, Tracer):
         raise TypeError(
             f"{name} must be a static number, got the traced value {p}; only schatten_norm and entrywise_norm "
             "take a traced p"
@@ -78,7 +79,7 @@ def order(p: Any, name: str, minimum: float = 1.0) -> float:
 
 def order_or_traced(p: Any, name: str) -> float | Array:
     """A static order >= 1, or an array of orders that may be traced (NaN below 1)."""
-    if isinstance(p, jax.core.Tracer) or (isinstance(p, np.ndarray | jax.Array) and p.ndim > 0):
+    if isinstance(p, Tracer) or (isinstance(p, np.ndarray | jax.Array) and p.ndim > 0):
         if jnp.issubdtype(p.dtype, jnp.complexfloating) or p.dtype == bool:
             raise TypeError(f"{name} must be real, got dtype {p.dtype}")
         return as_inexact(p, name)
@@ -87,7 +88,7 @@ def order_or_traced(p: Any, name: str) -> float | Array:
 
 def count(k: Any, name: str, largest: int | None = None) -> int:
     """A static integer ``1 <= k <= largest``."""
-    if isinstance(k, jax.core.Tracer):
+    if isinstance(k, Tracer):
         raise TypeError(f"{name} must be a static integer, got the traced value {k}")
     try:
         value = operator.index(k)

@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
+from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Lp
-from jaxnorms.lifts import ColumnLift, EntrywiseLift, SpectralLift
+from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.norm_objects import Norm, apply, inf, matrix_norm_of
 
 _MATRIX_LIFTS = {
@@ -20,10 +22,10 @@ _MATRIX_LIFTS = {
     "nuc": SpectralLift(Lp(1.0)),
     2.0: SpectralLift(Lp(inf)),
     -2.0: SpectralLift(Lp(-inf)),
-    1.0: ColumnLift(Lp(1.0), Lp(inf)),
-    -1.0: ColumnLift(Lp(1.0), Lp(-inf)),
-    inf: ColumnLift(Lp(1.0), Lp(inf), rows=True),
-    -inf: ColumnLift(Lp(1.0), Lp(-inf), rows=True),
+    1.0: EntrywiseLift(Columns(Lp(1.0), Lp(inf))),
+    -1.0: EntrywiseLift(Columns(Lp(1.0), Lp(-inf))),
+    inf: EntrywiseLift(Columns(Lp(1.0), Lp(inf), rows=True)),
+    -inf: EntrywiseLift(Columns(Lp(1.0), Lp(-inf), rows=True)),
 }
 
 
@@ -96,7 +98,7 @@ def matrix_norm(x: ArrayLike, /, *, ord: Any = "fro", keepdims: bool = False) ->
 
 def _number(ord: Any) -> float | None:
     """The static order as a float, or None if it is no number."""
-    if isinstance(ord, jax.core.Tracer):
+    if isinstance(ord, Tracer):
         raise TypeError(f"ord must be static, got the traced value {ord}; schatten_norm and entrywise_norm take one")
     if isinstance(ord, np.ndarray | jax.Array) and ord.ndim == 0:
         ord = ord.item()

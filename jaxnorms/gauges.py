@@ -1,6 +1,6 @@
 """Gauges: symmetric norms of vectors of magnitudes ``x >= 0``, from which every matrix norm is lifted.
 
-A gauge knows, on a plain array (of any shape for ``Lp``, one axis for the others):
+A gauge knows, on a plain array (of any shape for ``Lp``, a matrix for ``Columns``, else a vector):
 
     value(x)                        the norm, safe from overflow and underflow by itself
     subgradient(x, tol)             g >= 0, the subgradient of minimum l2 norm
@@ -16,6 +16,7 @@ entry as zero. Curvature at a kink, for all of them: along the manifold on which
 dropped. Prox and projection have their place here beside ``dual``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,7 @@ def conjugate_exponent(p: float) -> float:
     return inf if p == 1 else 1.0 if p == inf else p / (p - 1)
 
 
-class Gauge:
+class Gauge(ABC):
     """What the gauges share: the divided differences, from the subgradient and its slope at ties.
 
     A subclass is a frozen dataclass of hashable fields, static under ``jit``.
@@ -44,11 +45,11 @@ class Gauge:
         if static:
             jax.tree_util.register_static(cls)
 
-    def value(self, x: Array) -> Array:
-        raise NotImplementedError  # every gauge has its own
+    @abstractmethod
+    def value(self, x: Array) -> Array: ...
 
-    def subgradient(self, x: Array, tol: float) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def subgradient(self, x: Array, tol: float) -> Array: ...
 
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
         return jnp.zeros_like(d)
@@ -68,6 +69,10 @@ class Gauge:
     def even(self) -> bool:
         """Whether value and curvature are even in x and g is odd, so that signs may stay."""
         return False
+
+    def of_diagonal(self) -> "Gauge":
+        """The gauge of the diagonal of a diagonal matrix."""
+        return self
 
     def dual(self) -> "Gauge":
         raise ValueError(f"the dual of {self!r} is not known")

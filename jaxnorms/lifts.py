@@ -1,4 +1,5 @@
-"""Three lifts carry a gauge of vectors to matrices: by entries, by columns, by singular values.
+"""Lifts carry a gauge of magnitudes to matrices: of the entries (which, with the gauge ``Columns``,
+means by columns or rows) or of the singular values.
 
 Each lift acts on one matrix (the entrywise one on an array of any shape) and offers what
 ``jaxnorms._rules`` needs: ``value``, ``factors``, ``subgradient`` and ``curvature``, and ``dual``,
@@ -9,9 +10,7 @@ second derivative is the U-Lagrangian Hessian: the curvature along the manifold 
 is smooth (tied values stay tied, zero values stay zero), and zero across it.
 """
 
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from jax import Array
 
 from jaxnorms._scaling import max_abs, prepare, scale
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
-from jaxnorms.gauges import Gauge, Lp, inf
+from jaxnorms.gauges import Gauge
 
 
 def _phase(a: Array) -> Array:
@@ -36,143 +35,51 @@ def _poison(ok: Array, x: Array) -> Array:
     return jnp.where(ok, x, jnp.nan)
 
 
-class _MagnitudeLift:
-    """What the lifts of entry magnitudes share: nothing is kept but the matrix itself."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EntrywiseLift:
+    """The gauge of the magnitudes ``|a_ij|``. Nothing is kept for the backward pass but the matrix.
+
+    Ties are exact here, since nothing was rounded. With ``a = phase * x``, G = phase g; a direction
+    ``phase (d + i t)`` changes the magnitudes by d and turns the phases, where g/x is the slope:
+
+        dG = phase (H d + i (g/x) t).
+    """
+
+    gauge: Gauge
 
     def _polar(self, a: Array) -> tuple[Array, Array]:
-        """``a`` as phases times magnitudes; a real matrix stays as it is where signs do not matter,
-        which spares a pass over it."""
-        if self._outermost.even and isinstance(self, EntrywiseLift) and not jnp.iscomplexobj(a):
+        """Phases and magnitudes; a real matrix keeps its signs where they do not matter, which
+        spares a pass over it."""
+        if self.gauge.even and not jnp.iscomplexobj(a):
             return jnp.ones((), a.dtype), a
         return _phase(a), jnp.abs(a)
 
     def value(self, a: Array) -> Array:
-        value = self._value(self._polar(a)[1])
-        if not self._outermost.increasing:
-            return value
-        largest = max_abs(a)
-        return jnp.where(jnp.isfinite(largest), value, largest)
+        value, largest = self.gauge.value(self._polar(a)[1]), max_abs(a)
+        return jnp.where(jnp.isfinite(largest), value, largest) if self.gauge.increasing else value
 
     def factors(self, a: Array) -> tuple[Array, tuple[()]]:
         return self.value(a), ()
 
-    def subgradient(self, a: Array, factors: Any) -> Array:
+    def subgradient(self, a: Array, factors: tuple[()]) -> Array:
         phase, x = self._polar(a)
-        return _poison(jnp.isfinite(max_abs(a)), phase * self._subgradient(x).astype(a.dtype))
+        return _poison(jnp.isfinite(max_abs(a)), phase * self.gauge.subgradient(x, 0).astype(a.dtype))
 
     def curvature(self, a: Array, e: Array) -> Array:
-        # With e = phase (er + i ei): er changes the magnitudes, i ei turns the phases.
         phase, x = self._polar(a)
         e = phase.conj() * e
-        de = self._curvature(x, e.real)
+        dg = self.gauge.hessian(x, 0, e.real)
         if jnp.iscomplexobj(a):
-            de = jax.lax.complex(de, self._ratio(x) * e.imag)
-        return _poison(jnp.isfinite(max_abs(a)), phase * de)
+            dg = jax.lax.complex(dg, self.gauge.ratio(x, 0) * e.imag)
+        return _poison(jnp.isfinite(max_abs(a)), phase * dg)
 
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class EntrywiseLift(_MagnitudeLift):
-    """The gauge of all magnitudes ``|a_ij|``. Ties are exact: nothing was rounded."""
-
-    gauge: Gauge
-
-    @property
-    def _outermost(self) -> Gauge:
-        return self.gauge
-
-    def _value(self, x: Array) -> Array:
-        return self.gauge.value(x)
-
-    def _subgradient(self, x: Array) -> Array:
-        return self.gauge.subgradient(x, 0)
-
-    def _curvature(self, x: Array, d: Array) -> Array:
-        return self.gauge.hessian(x, 0, d)
-
-    def _ratio(self, x: Array) -> Array:
-        return self.gauge.ratio(x, 0)
-
-    def diagonal(self) -> "EntrywiseLift":
-        return self
+    def of_diagonal(self) -> "EntrywiseLift":
+        """The lift for ``diag(d)`` on the vector d."""
+        return EntrywiseLift(self.gauge.of_diagonal())
 
     def dual(self) -> "EntrywiseLift":
         return EntrywiseLift(self.gauge.dual())
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ColumnLift(_MagnitudeLift):
-    """The ``outer`` gauge of the columns' ``inner`` gauges; of the rows' if ``rows``.
-
-    With n_j the norm of column j, h_j its subgradient and g the outer one, G = [g_j h_j]. Among the
-    outer subgradients g of tied columns the one of minimum Frobenius norm minimises
-    sum_j w_j g_j^2 with w_j = |h_j|^2. Ties for the largest column norm are decided within its
-    rounding; whether a column is zero is exact.
-    """
-
-    inner: Lp
-    outer: Lp
-    rows: bool = field(default=False, metadata={"static": True})
-
-    @property
-    def _outermost(self) -> Gauge:
-        return self.outer
-
-    @property
-    def _extreme(self) -> bool:
-        return self.outer.p in (inf, -inf)
-
-    def _columns(self, x: Array) -> Array:
-        return x.T if self.rows else x
-
-    def _parts(self, x: Array):
-        n = jax.vmap(self.inner.value, in_axes=1)(x)
-        h = jax.vmap(lambda c: self.inner.subgradient(c, 0), in_axes=1, out_axes=1)(x)
-        w, tol = jnp.sum(jnp.square(h), axis=0), tie_tolerance(x.dtype, *x.shape) if self._extreme else 0
-        return n, h, w, self.outer.subgradient(n, tol, w), tol
-
-    def _value(self, x: Array) -> Array:
-        return self.outer.value(jax.vmap(self.inner.value, in_axes=1)(self._columns(x)))
-
-    def _subgradient(self, x: Array) -> Array:
-        _, h, _, g, _ = self._parts(self._columns(x))
-        return self._columns(g[None, :] * h)
-
-    def _curvature(self, x: Array, d: Array) -> Array:
-        x, d = self._columns(x), self._columns(d)
-        n, h, w, g, tol = self._parts(x)
-        smooth = partial(self._along, h, w, self.outer.tied(n, tol)) if self._extreme else lambda d: d
-        d = smooth(d)
-        bend = jax.vmap(lambda c, e: self.inner.hessian(c, 0, e), in_axes=1, out_axes=1)(x, d)
-        dg = self.outer.hessian(n, tol, jnp.sum(h * d, axis=0))
-        return self._columns(smooth(dg[None, :] * h + g[None, :] * bend))
-
-    @staticmethod
-    def _along(h: Array, w: Array, tied: Array, d: Array) -> Array:
-        """``d`` projected onto the directions in which tied columns stay tied.
-
-        The normal space is spanned by the differences of the h_j of tied columns: subtract
-        c_j h_j with sum c_j = 0, c_j = a_j - mu/w_j, a_j = <h_j, d_j>/w_j, so that every tied
-        column's norm changes at the same rate mu.
-        """
-        inverse = jnp.where(tied, 1 / jnp.where(tied, w, 1), 0)
-        slopes = jnp.where(tied, jnp.sum(h * d, axis=0), 0)
-        total = jnp.sum(inverse)
-        mu = jnp.sum(slopes * inverse) / jnp.where(total > 0, total, 1)
-        return d - h * (inverse * jnp.where(tied, slopes - mu, 0))[None, :]
-
-    def _ratio(self, x: Array) -> Array:
-        x = self._columns(x)
-        _, _, _, g, _ = self._parts(x)
-        return self._columns(g[None, :] * jax.vmap(lambda c: self.inner.ratio(c, 0), in_axes=1, out_axes=1)(x))
-
-    def diagonal(self) -> EntrywiseLift:
-        """The lift for ``diag(d)`` on the vector d: each column has one entry."""
-        return EntrywiseLift(self.outer)
-
-    def dual(self) -> "ColumnLift":
-        return ColumnLift(self.inner.dual(), self.outer.dual(), self.rows)
 
 
 # Triplets kept beyond those that carry the subgradient where nothing is tied.
@@ -258,8 +165,8 @@ class SpectralLift:
             dg = matmul(matmul(u, core), vh)
         return _poison(ok, scale(dg, -power))
 
-    def diagonal(self) -> EntrywiseLift:
-        """The lift for ``diag(d)`` on the vector d: its singular values are the ``|d_i|``."""
+    def of_diagonal(self) -> EntrywiseLift:
+        """The lift for ``diag(d)`` on the vector d, whose singular values are the ``|d_i|``."""
         return EntrywiseLift(self.gauge)
 
     def dual(self) -> "SpectralLift":
@@ -283,5 +190,5 @@ class SquaredFrobenius:
     def curvature(self, a: Array, e: Array) -> Array:
         return _poison(jnp.isfinite(max_abs(a)), 2 * e)
 
-    def diagonal(self) -> "SquaredFrobenius":
+    def of_diagonal(self) -> "SquaredFrobenius":
         return self

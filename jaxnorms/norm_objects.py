@@ -5,6 +5,7 @@ norm: ``Schatten(2) == Entrywise(2)``, ``Induced(1, q) == Mixed(q, inf)``. What 
 lift of a gauge, is their canonical form.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,9 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks
 from jaxnorms._rules import Lift, evaluate
+from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Gauge, Lp, Symmetric, conjugate_exponent, inf
-from jaxnorms.lifts import ColumnLift, EntrywiseLift, SpectralLift
+from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.top_gauges import TopK
 
 
@@ -43,13 +45,13 @@ def _batched(lift: Lift, x: Array, core: int) -> Array:
     return one(x.astype(_checks.working_dtype(dtype))).astype(jnp.finfo(dtype).dtype)
 
 
-class Norm:
+class Norm(ABC):
     """A matrix norm. Call it on a ``(..., m, n)`` array; compare it with others."""
 
     @property
+    @abstractmethod
     def lift(self) -> Any:
         """The canonical form: a gauge and its lift."""
-        raise NotImplementedError  # every norm has its own
 
     @property
     def _key(self) -> Hashable:
@@ -97,7 +99,7 @@ def _diagonal_norm(norm: Norm, a: ArrayLike, function: str, axis: Any, keepdims:
     n = d.shape[-1]
     if n:
         norm.check(n, n)
-    value = apply(norm.lift.diagonal(), d, (d.ndim - 1,), False)
+    value = apply(norm.lift.of_diagonal(), d, (d.ndim - 1,), False)
     return value[..., None, None] if keepdims else value
 
 
@@ -140,10 +142,9 @@ class Mixed(Norm):
             raise ValueError(f"axis of Mixed must be -1 (norms of columns) or -2 (norms of rows), got {self.axis!r}")
 
     @property
-    def lift(self) -> ColumnLift | EntrywiseLift:
-        if self.p == self.q:
-            return EntrywiseLift(Lp(self.p))
-        return ColumnLift(Lp(self.p), Lp(self.q), rows=self.axis == -2)
+    def lift(self) -> EntrywiseLift:
+        same = self.p == self.q
+        return EntrywiseLift(Lp(self.p) if same else Columns(Lp(self.p), Lp(self.q), rows=self.axis == -2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,9 @@ def frobenius_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = Fals
 
 
 class _SquaredFrobenius(Norm):
-    lift = SquaredFrobenius()
+    @property
+    def lift(self) -> SquaredFrobenius:
+        return SquaredFrobenius()
 
 
 def squared_frobenius_norm(
@@ -119,7 +121,7 @@ def schatten_norm(
     Array(4., dtype=float32)
     """
     p = _checks.order_or_traced(p, "p")
-    if isinstance(p, float):
+    if not isinstance(p, Array):
         return matrix_norm_of(Schatten(p), a, "schatten_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
     return _traced_order(SpectralLift, a, p, "schatten_norm", axis, keepdims, diagonal)
 
@@ -138,7 +140,7 @@ def entrywise_norm(
     Array([[ 0.5, -0.5,  0. ]], dtype=float32)
     """
     p = _checks.order_or_traced(p, "p")
-    if isinstance(p, float):
+    if not isinstance(p, Array):
         return matrix_norm_of(Entrywise(p), a, "entrywise_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
     return _traced_order(EntrywiseLift, a, p, "entrywise_norm", axis, keepdims, diagonal)
 

@@ -1,0 +1,91 @@
+"""The gauge of the mixed and induced norms: one gauge of the columns' values under another."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxnorms.decompositions import tie_tolerance
+from jaxnorms.gauges import Gauge, Lp, inf
+
+
+@dataclass(frozen=True)
+class Columns(Gauge):
+    """The ``outer`` gauge of the columns' ``inner`` gauges; of the rows' if ``rows``.
+
+    With n_j the value of column j, h_j its subgradient and g the outer one, G = [g_j h_j]. Among the
+    outer subgradients g of tied columns the one of minimum Frobenius norm minimises
+    sum_j w_j g_j^2 with w_j = |h_j|^2. Ties for the largest column are decided within the rounding
+    of its value; whether a column is zero is exact.
+    """
+
+    inner: Lp
+    outer: Lp
+    rows: bool = False
+
+    def value(self, x: Array) -> Array:
+        return self.outer.value(self._by_column(self.inner.value, 0)(self._turn(x)))
+
+    def subgradient(self, x: Array, tol: float) -> Array:
+        _, h, _, g, _ = self._parts(self._turn(x), tol)
+        return self._turn(g[None, :] * h)
+
+    def hessian(self, x: Array, tol: float, d: Array) -> Array:
+        x, d = self._turn(x), self._turn(d)
+        n, h, w, g, ties = self._parts(x, tol)
+        # Along the manifold on which tied columns stay tied, from both sides.
+        along = partial(_keep_tied, h, w, self.outer.tied(n, ties)) if self._extreme else lambda d: d
+        d = along(d)
+        bend = self._by_column(lambda c, e: self.inner.hessian(c, tol, e))(x, d)
+        dg = self.outer.hessian(n, ties, jnp.sum(h * d, axis=0))
+        return self._turn(along(dg[None, :] * h + g[None, :] * bend))
+
+    def ratio(self, x: Array, tol: float) -> Array:
+        x = self._turn(x)
+        _, _, _, g, _ = self._parts(x, tol)
+        return self._turn(g[None, :] * self._by_column(lambda c: self.inner.ratio(c, tol))(x))
+
+    def _parts(self, x: Array, tol: float) -> tuple[Array, Array, Array, Array, float]:
+        """n_j, h_j, w_j, g_j, and the tolerance for ties of the n_j."""
+        n = self._by_column(self.inner.value, 0)(x)
+        h = self._by_column(lambda c: self.inner.subgradient(c, tol))(x)
+        w, ties = jnp.sum(jnp.square(h), axis=0), tie_tolerance(x.dtype, *x.shape) if self._extreme else tol
+        return n, h, w, self.outer.subgradient(n, ties, w), ties
+
+    def _turn(self, x: Array) -> Array:
+        return x.T if self.rows else x
+
+    @staticmethod
+    def _by_column(f, out_axis: int = 1):
+        return jax.vmap(f, in_axes=1, out_axes=out_axis)
+
+    @property
+    def _extreme(self) -> bool:
+        return self.outer.p in (inf, -inf)
+
+    @property
+    def increasing(self) -> bool:
+        return self.outer.increasing
+
+    def of_diagonal(self) -> Lp:
+        """Each column of a diagonal matrix has one entry."""
+        return self.outer
+
+    def dual(self) -> "Columns":
+        return Columns(self.inner.dual(), self.outer.dual(), self.rows)
+
+
+def _keep_tied(h: Array, w: Array, tied: Array, d: Array) -> Array:
+    """``d`` projected onto the directions in which tied columns stay tied.
+
+    The normal space is spanned by the differences of the h_j of tied columns: subtract
+    c_j h_j with sum c_j = 0, c_j = a_j - mu/w_j, a_j = <h_j, d_j>/w_j, so that the value of every
+    tied column changes at the same rate mu.
+    """
+    inverse = jnp.where(tied, 1 / jnp.where(tied, w, 1), 0)
+    slopes = jnp.where(tied, jnp.sum(h * d, axis=0), 0)
+    total = jnp.sum(inverse)
+    mu = jnp.sum(slopes * inverse) / jnp.where(total > 0, total, 1)
+    return d - h * (inverse * jnp.where(tied, slopes - mu, 0))[None, :]
