@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: demo test lint notebooks nightly bench clean
+.PHONY: demo test test-floor lint notebooks nightly bench clean
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,18 +22,30 @@ test: .venv/installed-test
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2
 
+# The suite on the oldest supported JAX.
+test-floor: .venv-floor/installed
+	JAX_ENABLE_X64=0 .venv-floor/bin/python -m pytest -q -p no:cacheprovider -n 2
+	JAX_ENABLE_X64=1 .venv-floor/bin/python -m pytest -q -p no:cacheprovider -n 2
+
+.venv-floor/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]" "jax==0.8.0" "jaxlib==0.8.0"
+	touch $@
+
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-nightly: .venv/installed-test notebooks
+nightly: .venv/installed-test notebooks test-floor
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2 -m "slow or not slow"
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2 -m "slow or not slow"
 
+# One BLAS thread: on a loaded machine several wait for each other, which is noise.
+bench: export OPENBLAS_NUM_THREADS = 1
 bench: .venv/installed-benchmarks
-	$(BIN)/python benchmarks/correctness.py
+	$(BIN)/python benchmarks/correctness.py --update README.md
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-floor build dist

@@ -18,10 +18,13 @@ type_names = "a float, complex, integer or boolean array"
 
 def as_inexact(x: ArrayLike, name: str) -> Array:
     """``x`` as a floating or complex array; integers and booleans promote as ``jnp`` does."""
-    try:
-        x = jnp.asarray(x if not isinstance(x, str | bytes) else None)  # NumPy would parse a string
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}") from error
+    if not isinstance(x, Array):  # a JAX array stays the one it is: asarray would copy a tracer's
+        if isinstance(x, str | bytes):  # NumPy would try to parse it
+            raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}")
+        try:
+            x = jnp.asarray(x)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:

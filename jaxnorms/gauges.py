@@ -142,10 +142,12 @@ class Lp(Gauge, static=False):
         """The entry that dominates the sum: quotients by it neither overflow nor vanish."""
         return jnp.min(x) if not self.traced and self.p < 0 else max_abs(x)
 
-    def _power_sum(self, x: Array) -> tuple[Array, Array, Array, Array]:
+    def _power_sum(self, x: Array, tol: float = 0) -> tuple[Array, Array, Array, Array]:
         anchor = self._anchor(x)
         usable = jnp.isfinite(anchor) & (anchor > 0)
         r = x / jnp.where(usable, anchor, 1)
+        if self.traced:  # for p = inf the ties are exactly 1, and no quotient is rounded above it
+            r = jnp.where(x >= jnp.where(jnp.isinf(self.p), anchor * (1 - tol), anchor), 1, r)
         return anchor, usable, r, jnp.where(usable, jnp.sum(_power(r, self._order)), 1)
 
     def subgradient(self, x: Array, tol: float, weights: Array | None = None) -> Array:
@@ -166,7 +168,7 @@ class Lp(Gauge, static=False):
                 r = scale(x, -exponent(top))
                 length = jnp.sqrt(jnp.sum(jnp.square(r)))
                 return r / jnp.where(length > 0, length, 1)
-        _, usable, r, total = self._power_sum(x)
+        _, usable, r, total = self._power_sum(x, tol)
         positive = (x > tol * top) & usable
         return jnp.where(positive, _power(r, self._order - 1) * total ** (1 / self._order - 1), 0)
 
@@ -231,7 +233,7 @@ class Lp(Gauge, static=False):
 
 
 def _power(r: Array, a: Any) -> Array:
-    """``r^a`` for ``r >= 0``, with 0 at ``r = 0`` and finite derivatives in ``a`` there."""
+    """``r^a`` for ``0 <= r <= 1`` or a static ``a``: 0 at ``r = 0``, finite derivatives in ``a`` there."""
     if isinstance(a, float) and a == 1:
         return r
     if isinstance(a, float) and a == 2:

@@ -26,14 +26,15 @@ from jaxnorms.top_gauges import TopK
 
 def apply(lift: Lift, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     """The norm over ``axes`` of ``x``, batched over the others."""
-    last = tuple(range(-len(axes), 0))
-    value = _batched(lift, jnp.moveaxis(x, axes, last), len(axes))
+    # Axes that are last already are not moved at all, so that a backward pass keeps x, not a copy.
+    value = _batched(lift, x, axes)
     return jnp.expand_dims(value, axes) if keepdims else value
 
 
-@partial(jax.jit, static_argnames="core")
-def _batched(lift: Lift, x: Array, core: int) -> Array:
-    batch, dtype = x.shape[: x.ndim - core], x.dtype
+@partial(jax.jit, static_argnames="axes")
+def _batched(lift: Lift, x: Array, axes: tuple[int, ...]) -> Array:
+    x = jnp.moveaxis(x, axes, tuple(range(-len(axes), 0)))
+    batch, dtype = x.shape[: x.ndim - len(axes)], x.dtype
     if 0 in x.shape:
         return jnp.zeros(batch, jnp.finfo(dtype).dtype)
 

@@ -50,6 +50,23 @@ def test_certificates(name, shape, dtype):
     certificates.supports(g[ordinary], a[ordinary], value[ordinary], others, value_b, tol)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(5, 5), (9, 4), (4, 30), (30, 30)], ids=str)
+@every_norm
+def test_certificates_of_random_ties_and_zeros(name, shape, dtype):
+    """Singular values drawn from few integers, so that blocks of ties and zeros of every size occur."""
+    rng, norm, dual = np.random.default_rng(0), NORMS[name], dual_of(name)
+    drawn = [np.sort(rng.integers(0, 4, min(shape)).astype(float))[::-1] for _ in range(100)]
+    a = np.stack([prescribed(s, shape, dtype, seed) for seed, s in enumerate(drawn)])
+    value, g = map(np.asarray, value_and_subgradient(norm)(a))
+    tol = tolerance(dtype, size=np.sqrt(min(shape)))
+    certificates.attains(g, a, value, tol)
+    if dual is not None:
+        certificates.in_dual_ball(np.asarray(jax.jit(dual)(g)), tol)
+    certificates.supports(g, a, value, a[:20], value[:20], tol)
+
+
 @every_norm
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_powers_of_two_scale_exactly(name, dtype):

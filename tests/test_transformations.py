@@ -130,6 +130,8 @@ def test_traced_order():
         assert np.isnan(value[5])
         close(function(jnp.stack([a, 2 * a]), orders[:2]), [norm(1)(a), 2 * norm(1.5)(a)])
         assert function(jnp.stack([a, a]), orders[:2], keepdims=True).shape == (2, 1, 1)
+        tied = jnp.asarray(prescribed(np.array([2.0, 2.0, 2.0, 1.0]), (5, 4), REAL))
+        close(traced(tied, orders)[1][4], jax.grad(norm(np.inf))(tied))
         slopes = jax.jit(jax.vmap(jax.grad(function, argnums=1), in_axes=(None, 0)))(a, orders[:5])
         assert np.all(np.isfinite(slopes))
 
