@@ -13,23 +13,23 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-type_names = "a float, complex, integer or boolean array"
+_ACCEPTED = "a float, complex, integer or boolean array"
 
 
 def as_inexact(x: ArrayLike, name: str) -> Array:
     """``x`` as a floating or complex array; integers and booleans promote as ``jnp`` does."""
     if not isinstance(x, Array):  # a JAX array stays the one it is: asarray would copy a tracer's
         if isinstance(x, str | bytes):  # NumPy would try to parse it
-            raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}")
+            raise TypeError(f"{name} must be {_ACCEPTED}, got {type(x).__name__}")
         try:
             x = jnp.asarray(x)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} must be {type_names}, got {type(x).__name__}") from error
+            raise TypeError(f"{name} must be {_ACCEPTED}, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
         return x.astype(jax.eval_shape(jnp.sqrt, x).dtype)
-    raise TypeError(f"{name} must be {type_names}, got dtype {x.dtype}")
+    raise TypeError(f"{name} must be {_ACCEPTED}, got dtype {x.dtype}")
 
 
 def working_dtype(dtype: Any) -> Any:
@@ -44,6 +44,17 @@ def matrix(x: ArrayLike, function: str, name: str = "a") -> Array:
         hint = "; use vector_norm" if a.ndim == 1 else ""
         raise ValueError(f"{function}: {name} must have shape (..., m, n), got shape {a.shape}{hint}")
     return a
+
+
+def diagonal(x: ArrayLike, axis: Any, function: str) -> Array:
+    """The ``(..., n)`` diagonals of matrices, whose axes cannot be chosen."""
+    d = as_inexact(x, "a")
+    if d.ndim < 1 or axis not in ((-2, -1), [-2, -1]):
+        raise ValueError(
+            f"{function}: with diagonal=True, a must have shape (..., n) and axis its default (-2, -1), "
+            f"got shape {d.shape} and axis {axis!r}"
+        )
+    return d
 
 
 def axes(axis: Any, ndim: int, count: int | None, function: str) -> tuple[int, ...]:

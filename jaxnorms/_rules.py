@@ -167,8 +167,7 @@ def _(primals, tangents):
     slopes = jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0)
     tied, zero = _blocks(a, s)
     _, ok, largest, power = prepare(jax.lax.stop_gradient(a))
-    averaged = jnp.where(zero, 0, matmul(tied / jnp.sum(tied, axis=1, keepdims=True), slopes))
-    return jnp.where(ok, scale(s, power), largest), jnp.where(ok, averaged, jnp.nan)
+    return jnp.where(ok, scale(s, power), largest), jnp.where(ok, _average(slopes, tied, zero), jnp.nan)
 
 
 @jax.custom_jvp
@@ -197,10 +196,14 @@ def _(primals, tangents):
         x += jnp.diag(jax.lax.complex(jnp.zeros_like(s), jnp.diag(m).imag) * inverse)
     du = matmul(u, x) + (ev - matmul(u, m)) * inverse[None, :]
     dv = matmul(v, y) + (eu - matmul(v, m.conj().T)) * inverse[None, :]
-    return primal_out, (du, jnp.diag(m).real, dv.conj().T)
+    return primal_out, (du, _average(jnp.diag(m).real, tied, zero), dv.conj().T)
 
 
 def _blocks(a: Array, s: Array) -> tuple[Array, Array]:
     """Which pairs of singular values are tied (as 0/1 weights), and which are zero."""
     gap = tie_tolerance(s.dtype, *a.shape) * s[0]
     return (jnp.abs(s[None, :] - s[:, None]) <= gap).astype(s.dtype), s <= gap
+
+
+def _average(slopes: Array, tied: Array, zero: Array) -> Array:
+    return jnp.where(zero, 0, matmul(tied / jnp.sum(tied, axis=1, keepdims=True), slopes))

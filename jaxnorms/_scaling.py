@@ -29,6 +29,12 @@ def scale(x: Array, e: Array) -> Array:
     return x * jnp.ldexp(one, half).astype(x.dtype) * jnp.ldexp(one, e - half).astype(x.dtype)
 
 
+def quotient(x: Array, y: Array) -> Array:
+    """``x / y`` for a scalar y of any size: compilers multiply by ``1 / y``, which may vanish."""
+    e = exponent(jnp.abs(y))
+    return scale(x, -e) / scale(y, -e)
+
+
 def prepare(a: Array) -> tuple[Array, Array, Array, Array]:
     """``a 2^-e`` of magnitude about 1, or zeros if not finite; whether it is; ``max |a|``; ``e``."""
     largest = max_abs(a)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import exponent, max_abs, scale
+from jaxnorms._scaling import exponent, max_abs, quotient, scale
 
 inf = float("inf")
 
@@ -145,7 +145,7 @@ class Lp(Gauge, static=False):
     def _power_sum(self, x: Array, tol: float = 0) -> tuple[Array, Array, Array, Array]:
         anchor = self._anchor(x)
         usable = jnp.isfinite(anchor) & (anchor > 0)
-        r = x / jnp.where(usable, anchor, 1)
+        r = quotient(x, jnp.where(usable, anchor, 1))
         if self.traced:  # for p = inf the ties are exactly 1, and no quotient is rounded above it
             r = jnp.where(x >= jnp.where(jnp.isinf(self.p), anchor * (1 - tol), anchor), 1, r)
         return anchor, usable, r, jnp.where(usable, jnp.sum(_power(r, self._order)), 1)
@@ -180,17 +180,21 @@ class Lp(Gauge, static=False):
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
         if self.polyhedral:
             return jnp.zeros_like(d)
-        g = self.subgradient(x, tol)
         f, _ = self._unit(x)
-        return self.diagonal(x, tol) * d - self._bend() / f * g * jnp.sum(g * d)
+        g, d = self.subgradient(x, tol), quotient(d, f)
+        return self._slopes(x, tol) * d - self._bend() * g * jnp.sum(g * d)
 
     def diagonal(self, x: Array, tol: float) -> Array:
         if self.polyhedral:
             return jnp.zeros_like(x)
-        f, u = self._unit(x)
+        return self._slopes(x, tol) / self._unit(x)[0]
+
+    def _slopes(self, x: Array, tol: float) -> Array:
+        """``f`` times the curvature of each entry by itself, ``(p-1) (x_i/f)^(p-2)``."""
+        _, u = self._unit(x)
         zero = x <= tol * max_abs(x)
-        c = self._bend() / f * jnp.where(zero, 1, u) ** (self._order - 2)
-        return jnp.where(zero, jnp.where(self.p == 2, 1 / f, 0), jnp.where(jnp.isfinite(c), c, 0))
+        c = self._bend() * jnp.where(zero, 1, u) ** (self._order - 2)
+        return jnp.where(zero, jnp.where(self.p == 2, 1, 0), jnp.where(jnp.isfinite(c), c, 0))
 
     def _bend(self) -> Any:
         """``p - 1``, but 0 for the flat ball of a traced ``p = inf``."""
@@ -199,7 +203,7 @@ class Lp(Gauge, static=False):
     def _unit(self, x: Array) -> tuple[Array, Array]:
         f = self.value(x)
         f = jnp.where(f > 0, f, inf)  # all curvature vanishes at 0
-        return f, x / f
+        return f, quotient(x, f)
 
     def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
         if self.polyhedral:
@@ -266,14 +270,17 @@ class Symmetric(Gauge):
 
     def value(self, x: Array) -> Array:
         e = exponent(max_abs(x))
-        return scale(self.f(scale(x, -e)), e)
+        value = self.f(scale(x, -e))
+        if jnp.shape(value) != () or jnp.iscomplexobj(value):
+            raise ValueError(f"gauge must return a real scalar, got shape {jnp.shape(value)}")
+        return scale(jnp.asarray(value, x.dtype), e)
 
     def subgradient(self, x: Array, tol: float) -> Array:
         tied, zero = self._blocks(x, tol)
         return jnp.where(zero, 0, _average(tied, self._gradient(x)))
 
     def _gradient(self, x: Array) -> Array:
-        g = jax.grad(self.f)(scale(x, -exponent(max_abs(x))))
+        g = jax.grad(lambda y: jnp.asarray(self.f(y), y.dtype))(scale(x, -exponent(max_abs(x))))
         return jnp.where(jnp.isfinite(g), g, 0)
 
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
@@ -302,8 +309,13 @@ class Symmetric(Gauge):
         return (jnp.abs(x[:, None] - x[None, :]) <= gap).astype(x.dtype), x <= gap
 
     def _kinks(self, x: Array, tol: float) -> tuple[Array, Array]:
-        """Entries at which ``f`` is not smooth: inside a block of ties, and on the zero block."""
-        g, (tied, zero) = self._gradient(x), self._blocks(x, tol)
+        """Entries at which ``f`` is not smooth: inside a block of ties, and on the zero block.
+
+        The gradient is taken where the ties are just split, since JAX may share it among exact ones.
+        """
+        tied, zero = self._blocks(x, tol)
+        split = jnp.arange(x.shape[0], 0, -1).astype(x.dtype) / x.shape[0]
+        g = self._gradient(x + max(tol, 8 * float(jnp.finfo(x.dtype).eps)) * max_abs(x) * split)
         slack = jnp.sqrt(jnp.finfo(x.dtype).eps) * max_abs(g)
         return jnp.abs(g - _average(tied, g)) > slack, jnp.any(zero & (jnp.abs(g) > slack))
 

@@ -146,6 +146,7 @@ class SpectralLift:
 
     def curvature(self, a: Array, e: Array) -> Array:
         x, ok, _, power = prepare(a)
+        e = scale(e, -power)
         u, s, vh = thin_svd(x)
         tol = tie_tolerance(s.dtype, *a.shape)
         v, uh = vh.conj().T, u.conj().T
@@ -163,7 +164,7 @@ class SpectralLift:
             dg = matmul(u, matmul(core, vh) + ratio[:, None] * (matmul(uh, e) - matmul(m, vh)))
         else:
             dg = matmul(matmul(u, core), vh)
-        return _poison(ok, scale(dg, -power))
+        return _poison(ok, dg)
 
     def of_diagonal(self) -> EntrywiseLift:
         """The lift for ``diag(d)`` on the vector d, whose singular values are the ``|d_i|``."""

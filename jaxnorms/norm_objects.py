@@ -91,12 +91,7 @@ def matrix_norm_of(
 
 
 def _diagonal_norm(norm: Norm, a: ArrayLike, function: str, axis: Any, keepdims: bool) -> Array:
-    d = _checks.as_inexact(a, "a")
-    if d.ndim < 1 or tuple(axis) != (-2, -1):
-        raise ValueError(
-            f"{function}: with diagonal=True, a must have shape (..., n) and axis its default (-2, -1), "
-            f"got shape {d.shape} and axis {axis!r}"
-        )
+    d = _checks.diagonal(a, axis, function)
     n = d.shape[-1]
     if n:
         norm.check(n, n)

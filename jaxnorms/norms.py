@@ -149,7 +149,7 @@ def _traced_order(
     lift: Callable[[Gauge], Any], a: ArrayLike, p: Array, function: str, axis: Any, keepdims: bool, diagonal: bool
 ) -> Array:
     """The l_p gauge with a traced p, lifted; ``p`` broadcasts against the batch axes of ``a``."""
-    x = _checks.as_inexact(a, "a") if diagonal else _checks.matrix(a, function)
+    x = _checks.diagonal(a, axis, function) if diagonal else _checks.matrix(a, function)
     axes = (x.ndim - 1,) if diagonal else _checks.axes(axis, x.ndim, 2, function)
     x = jnp.moveaxis(x, axes, tuple(range(-len(axes), 0)))
     p = p.astype(jnp.finfo(_checks.working_dtype(x.dtype)).dtype)
@@ -159,7 +159,8 @@ def _traced_order(
         return apply(make(Lp(p)), a, tuple(range(len(axes))), False)
 
     value = jnp.vectorize(one, signature="(n),()->()" if diagonal else "(m,n),()->()")(x, p)
-    return jnp.expand_dims(value, (-2, -1) if diagonal else axes) if keepdims else value
+    kept = (-2, -1) if diagonal else tuple(i - x.ndim for i in axes)
+    return jnp.expand_dims(value, kept) if keepdims else value
 
 
 def ky_fan_norm(
@@ -234,7 +235,8 @@ def unitarily_invariant_norm(
     """``f(s(a))`` for a symmetric gauge f of the singular values (von Neumann 1937).
 
     ``gauge`` is a JAX function of the vector of singular values, or a gauge object. It must be a
-    norm, symmetric in its entries; that is not checked. Derivative ``U diag(g) V^H`` with g its
+    norm, symmetric in its entries; that is not checked. It may not close over a value that is being
+    differentiated. Derivative ``U diag(g) V^H`` with g its
     ``jax.grad`` averaged over ties, 0 on the zero block. Cost: one SVD; the second derivative takes
     the Hessian of f. Every new function object compiles anew.
 

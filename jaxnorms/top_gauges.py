@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import max_abs
+from jaxnorms._scaling import exponent, max_abs, quotient, scale
+from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.gauges import Gauge, Lp, conjugate_exponent, inf, power_differences
 
 
@@ -45,25 +46,24 @@ class TopK(Gauge):
     def _unit(self, x: Array, y: Array) -> tuple[Array, Array]:
         f = self.value(x)
         f = jnp.where(f > 0, f, inf)
-        return f, y / f
+        return f, quotient(y, f)
 
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
         if self.p == 1:
             return jnp.zeros_like(d)
         w, kink, y = self._split(x, tol)
-        f, _ = self._unit(x, y)
+        f, u = self._unit(x, y)
         g = self.subgradient(x, tol)
-        d = jnp.where(kink, _mean(kink, d), d)
-        return w * self._bend(x, y, tol) * d - (self.p - 1) / f * g * jnp.sum(g * d)
-
-    def _bend(self, x: Array, y: Array, tol: float) -> Array:
-        return _bend(self.p, *self._unit(x, y), x <= tol * max_abs(x))
+        d = quotient(jnp.where(kink, _mean(kink, d), d), f)
+        slopes = _slopes(self.p, u, x <= tol * max_abs(x))
+        return w * slopes * d - (self.p - 1) * g * jnp.sum(g * d)
 
     def diagonal(self, x: Array, tol: float) -> Array:
         if self.p == 1:
             return jnp.zeros_like(x)
         w, kink, y = self._split(x, tol)
-        return jnp.where(kink, 0, w * self._bend(x, y, tol))
+        f, u = self._unit(x, y)
+        return jnp.where(kink, 0, w * _slopes(self.p, u, x <= tol * max_abs(x)) / f)
 
     def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
         if self.p == 1:
@@ -102,8 +102,9 @@ class DualTopK(Gauge):
 
     def _spread(self, x: Array) -> tuple[Array, Array]:
         """``tau``, and the k values whose l_q norm is f: the entries above tau, and r + 1 times tau."""
-        top = jax.lax.top_k(x, self.k)[0]
-        rest = jnp.maximum(jnp.sum(x) - jnp.sum(top), 0)
+        e = exponent(max_abs(x))
+        ordered = jax.lax.top_k(scale(x, -e), x.shape[0])[0]
+        top, rest = ordered[: self.k], jnp.sum(ordered[self.k :])
         r = jnp.arange(self.k)
         # tails[r] = x_{k-r} + ... + x_n; before[r] = x_{k-r-1}, infinite for r = k-1.
         tails = rest + jnp.cumsum(top[::-1])
@@ -111,7 +112,7 @@ class DualTopK(Gauge):
         before = jnp.append(top[::-1][1:], jnp.asarray(inf, x.dtype))
         chosen = jnp.argmax(before > means)
         tau = means[chosen]
-        return tau, jnp.where(jnp.arange(self.k) < self.k - 1 - chosen, top, tau)
+        return scale(tau, e), scale(jnp.where(r < self.k - 1 - chosen, top, tau), e)
 
     def subgradient(self, x: Array, tol: float) -> Array:
         positive = x > tol * max_abs(x)
@@ -119,51 +120,56 @@ class DualTopK(Gauge):
             return self._flat_subgradient(x, tol, positive)
         tau, spread = self._spread(x)
         f = Lp(self.q).value(spread)
-        return jnp.where(positive, (jnp.maximum(x, tau) / jnp.where(f > 0, f, 1)) ** (self.q - 1), 0)
+        return jnp.where(positive, quotient(jnp.maximum(x, tau), jnp.where(f > 0, f, 1)) ** (self.q - 1), 0)
 
     def _flat_subgradient(self, x: Array, tol: float, positive: Array) -> Array:
         largest, mean = max_abs(x), jnp.sum(x / self.k)
         gap = tol * largest
+        # Whether the two parts are equal is decided within the rounding of the sum.
+        slack = max(tol, tie_tolerance(x.dtype, x.shape[0])) * largest
         leading = (x >= largest - gap) & positive
         mu, r = (jnp.maximum(jnp.sum(b), 1).astype(x.dtype) for b in (leading, positive))
         # theta 1_T/mu + (1 - theta) 1_R/k: the multiples of smallest norm where both parts attain f.
         a, b, k = 1 / mu, r / self.k**2, self.k
         bend = a - 2 / k + b
         balanced = jnp.clip((b - 1 / k) / jnp.where(bend > 0, bend, 1), 0, 1)
-        theta = jnp.where(jnp.abs(largest - mean) <= gap, balanced, (largest > mean).astype(x.dtype))
+        theta = jnp.where(jnp.abs(largest - mean) <= slack, balanced, (largest > mean).astype(x.dtype))
         return jnp.where(leading, theta / mu, 0) + jnp.where(positive, (1 - theta) / k, 0)
 
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
         if self.p == 1:
             return jnp.zeros_like(d)
-        f, g, c, tail, size = self._smooth_data(x, tol)
+        f, slopes, tail, size = self._smooth_data(x, tol)
+        g, d = self.subgradient(x, tol), quotient(d, f)
         # Along the tail only its sum matters; it enters g through tau = sum / size.
         mean = jnp.sum(jnp.where(tail, d, 0)) / size
-        return c * jnp.where(tail, mean, d) - (self.q - 1) / f * g * jnp.sum(g * d)
+        return slopes * jnp.where(tail, mean, d) - (self.q - 1) * g * jnp.sum(g * d)
 
     def _smooth_data(self, x: Array, tol: float):
         tau, spread = self._spread(x)
         f = Lp(self.q).value(spread)
         f = jnp.where(f > 0, f, inf)
-        zero = x <= tol * max_abs(x)
-        c = _bend(self.q, f, jnp.maximum(x, tau) / f, zero)
+        zero, gap = x <= tol * max_abs(x), tol * max_abs(x)
+        # Zeros are a kink where the tail reaches them: there tau, not x_i, is what enters.
+        slopes = _slopes(self.q, quotient(jnp.maximum(x, tau), f), zero)
+        slopes = jnp.where(zero & (tau > gap), 0, slopes)
         # Entries equal to tau may be counted on either side; above it they are free to move.
-        top = (x >= tau - tol * max_abs(x)) & ~zero
+        top = (x >= tau - gap) & ~zero
         size = jnp.maximum(self.k - jnp.sum(top), 1).astype(x.dtype)
-        return f, self.subgradient(x, tol), c, ~top & ~zero, size
+        return f, slopes, ~top & ~zero, size
 
     def diagonal(self, x: Array, tol: float) -> Array:
         if self.p == 1:
             return jnp.zeros_like(x)
-        _, _, c, tail, _ = self._smooth_data(x, tol)
-        return jnp.where(tail, 0, c)
+        f, slopes, tail, _ = self._smooth_data(x, tol)
+        return jnp.where(tail, 0, slopes / f)
 
     def smooth_differences(self, x: Array, tol: float, minus: Array) -> Array:
         if self.p == 1:
             return minus
-        f, _, _, tail, _ = self._smooth_data(x, tol)
+        f, _, tail, _ = self._smooth_data(x, tol)
         top = ~tail & (x > tol * max_abs(x))
-        return jnp.where(top[None, :] & top[:, None], power_differences(x / f, self.q - 1) / f, minus)
+        return jnp.where(top[None, :] & top[:, None], power_differences(quotient(x, f), self.q - 1) / f, minus)
 
     def dual(self) -> TopK:
         return TopK(self.k, self.p)
@@ -173,7 +179,6 @@ def _mean(block: Array, x: Array) -> Array:
     return jnp.sum(jnp.where(block, x, 0)) / jnp.maximum(jnp.sum(block), 1).astype(x.dtype)
 
 
-def _bend(p: float, f: Array, u: Array, zero: Array) -> Array:
-    """``(p-1)/f u^(p-2)``: the curvature of one entry; at zeros its limit for p >= 2, else dropped."""
-    at_zero = 1 / f if p == 2 else jnp.zeros_like(f)
-    return jnp.where(zero, at_zero, (p - 1) / f * jnp.where(zero, 1, u) ** (p - 2))
+def _slopes(p: float, u: Array, zero: Array) -> Array:
+    """``(p-1) u^(p-2)``: f times the curvature of one entry; at zeros its limit for p >= 2, else dropped."""
+    return jnp.where(zero, 1 if p == 2 else 0, (p - 1) * jnp.where(zero, 1, u) ** (p - 2))

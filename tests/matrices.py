@@ -23,6 +23,10 @@ def tolerance(dtype, factor: float = 50.0, size: float = 1.0) -> float:
     return factor * size * float(jnp.finfo(dtype).eps)
 
 
+# Central differences with step 1e-5 of a gradient of size 1 and curvature up to 100, in float64.
+difference_tolerance = 1e-6
+
+
 def spectra(n: int) -> dict[str, np.ndarray]:
     """Named singular values, descending."""
     j = np.arange(1, n + 1)

@@ -42,6 +42,12 @@ REFUSED = {
     "order list": (lambda: jn.norm(jnp.ones(3), [2]), TypeError, "real number for vectors"),
     "negative of empty": (lambda: jn.norm(jnp.ones((0, 3)), -2), ValueError, "empty array"),
     "matrix_norm of a vector": (lambda: jn.matrix_norm(jnp.ones(3)), ValueError, "use vector_norm"),
+    "gauge of vectors": (lambda: jn.unitarily_invariant_norm(MATRIX, lambda s: s), ValueError, "real scalar"),
+    "traced diagonal with axis": (
+        lambda: jn.schatten_norm(MATRIX, jnp.ones(3), axis=(0, 1), diagonal=True),
+        ValueError,
+        "diagonal=True",
+    ),
     "diagonal with axis": (lambda: jn.nuclear_norm(MATRIX, axis=(0, 1), diagonal=True), ValueError, "diagonal=True"),
     "singular values of a vector": (lambda: jn.singular_values(jnp.ones(3)), ValueError, r"\(\.\.\., m, n\)"),
     "traced p": (lambda: jax.jit(lambda p: jn.Schatten(p)(MATRIX))(2.0), TypeError, "static number.*traced"),

@@ -141,7 +141,7 @@ def test_scaling_is_needed():
     """Values near the ends of the range, where the unscaled sums overflow or vanish."""
     largest, smallest = float(jnp.finfo(REAL).max), float(jnp.finfo(REAL).tiny)
     for size in (largest / 16, smallest * 16):
-        a = jnp.full((3, 4), size, REAL)
+        a = jnp.full((3, 4), REAL.type(size))
         expected = {
             "frobenius": 12**0.5,
             "spectral": 12**0.5,
@@ -152,6 +152,37 @@ def test_scaling_is_needed():
         for name, factor in expected.items():
             close(NORMS[name](a) / size, factor)
             assert np.all(np.isfinite(jax.grad(NORMS[name])(a)))
+
+
+@pytest.mark.parametrize("name", ["entrywise_3", "entrywise_1.5", "mixed_3_1.5", "frobenius", "schatten_4"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_just_below_the_largest_number(name, dtype):
+    """A quotient by a number whose reciprocal is flushed to zero."""
+    a = np.array([[0.27, 0.09], [0, 0.1]], dtype)
+    largest = float(jnp.finfo(REAL).max)
+    value, g = jax.jit(jax.value_and_grad(NORMS[name]))(jnp.asarray(a * REAL.type(largest)))
+    expected, g_expected = jax.value_and_grad(NORMS[name])(a)
+    close(value / REAL.type(largest), expected)
+    close(g, g_expected, dtype)
+
+
+@pytest.mark.parametrize("name", ["frobenius", "entrywise_3", "mixed_2_1", "nuclear", "spectral", "ky_fan_2_2"])
+@pytest.mark.parametrize("exponent", [120, -110])
+def test_second_derivatives_over_the_range(name, exponent):
+    """H(cA)[cE] = H(A)[E] for c near the ends of the range."""
+    a, e, c = gaussian((4, 3), REAL), gaussian((4, 3), REAL, 1), REAL.type(2.0**exponent)
+    along = jax.jit(lambda a, e: jax.jvp(jax.grad(NORMS[name]), (a,), (e,))[1])
+    close(along(c * a, c * e), along(a, e), factor=500)
+
+
+def test_diagonal_of_a_dual():
+    """Where both parts of the dual Ky Fan norm attain it, also within the rounding of the sum."""
+    for d in ([3, 2, 2, 2], [0.7, 0.4, 0.5, 0.5]):
+        d = jnp.asarray(d, REAL)
+        g = jax.grad(lambda d: jn.Dual(jn.KyFan(3))(d, diagonal=True))(d)
+        close(g, jnp.diag(jax.grad(jn.Dual(jn.KyFan(3)))(jnp.diag(d))))
+    large = jnp.full(4, REAL.type(1e38))
+    close(jn.Dual(jn.KyFan(2, 2))(large, diagonal=True) / REAL.type(1e38), 8**0.5)
 
 
 def test_signs_come_from_the_unscaled_entries():

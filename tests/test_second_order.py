@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from matrices import DTYPES, REAL, factory, gaussian, needs_double, prescribed, spectra, tolerance
+from matrices import DTYPES, REAL, difference_tolerance, factory, gaussian, needs_double, prescribed, spectra, tolerance
 from norm_cases import NORMS, SPECTRAL, every_norm
 
 import jaxnorms as jn
@@ -20,7 +20,7 @@ SMOOTH = {
     "ky_fan_2": ["distinct", "repeated"],
     "ky_fan_2_2": ["distinct", "repeated"],
     "ky_fan_3_1.5": ["distinct"],
-    "dual_ky_fan_2": FULL_RANK,
+    "dual_ky_fan_2": FULL_RANK[1:],  # 3, 2, 1 is a kink: s_1 = sum / 2
     "dual_ky_fan_2_2": ["distinct", "repeated"],
     "dual_ky_fan_3_1.5": ["distinct"],
     "user_smooth": [*FULL_RANK, "deficient", "rank_one"],
@@ -63,7 +63,35 @@ def test_hessian_equals_finite_differences(name, shape, dtype):
         e = gaussian(a.shape, dtype, seed=10 + seed)
         h = 1e-5
         exact, difference = both(a, e, jnp.asarray(h, a.dtype))
-        np.testing.assert_allclose(exact, difference, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(exact, difference, rtol=difference_tolerance, atol=difference_tolerance)
+
+
+def kinked(dtype):
+    """Matrices with ties and zeros of every kind, away from rounding: a stack."""
+    names, a = factory((5, 5), dtype)
+    return a[[i for i, n in enumerate(names) if n not in ("graded", "decaying", "clustered", "tiny", "huge")]]
+
+
+@needs_double
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@every_norm
+def test_least_norm_and_no_curvature_across(name, dtype):
+    """G has the least norm iff the norm falls along -G at the rate |G|^2; H kills the jumps of G."""
+    norm = NORMS[name]
+
+    @jax.jit
+    def everything(a, e, t):
+        gradient = jax.vmap(jax.grad(norm))
+        g = gradient(a)
+        rate = (jax.vmap(norm)(a - t * g.conj()) - jax.vmap(norm)(a)) / t.real
+        jump = gradient(a + t * e) - g
+        across = jax.vmap(lambda a, j: jax.jvp(jax.grad(norm), (a,), (j,))[1])(a, jump.conj())
+        return g, rate, across
+
+    a = kinked(dtype)
+    g, rate, across = everything(a, gaussian(a.shape, dtype, 4), dtype.type(1e-6))
+    np.testing.assert_allclose(rate, -np.sum(np.abs(g) ** 2, axis=(1, 2)), atol=100 * difference_tolerance)
+    np.testing.assert_allclose(across, np.zeros_like(across), atol=100 * difference_tolerance)
 
 
 @needs_double
