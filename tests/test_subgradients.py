@@ -126,6 +126,7 @@ def real(x):
 
 
 OUTER = np.outer([1, 2, 2], [3, 4])
+L_100 = np.array([0.75**99, 1]) * (1 + 0.75**100) ** -0.99
 CASES = {
     "1 frobenius at zero": (jn.frobenius_norm, np.zeros((2, 3)), 0, np.zeros((2, 3))),
     "1 l2 at zero": (jn.vector_norm, np.zeros(3), 0, np.zeros(3)),
@@ -143,8 +144,8 @@ CASES = {
     "6 l_inf": (lambda a: jn.vector_norm(a, ord=inf), [2, -2, 1], 2, [0.5, -0.5, 0]),
     "6 l_1": (lambda a: jn.vector_norm(a, ord=1), [0, 2], 2, [0, 1]),
     "7 ky fan": (lambda a: jn.ky_fan_norm(a, 2), np.diag([3, 2, 2, 1]), 5, np.diag([1, 0.5, 0.5, 0])),
-    "14 l_100": (lambda a: jn.vector_norm(a, ord=100), [3, 4], 4, [(3 / 4) ** 99, 1]),
-    "14 l_100 small": (lambda a: jn.vector_norm(a, ord=100), [0.3, 0.4], 0.4, [(3 / 4) ** 99, 1]),
+    "14 l_100": (lambda a: jn.vector_norm(a, ord=100), [3, 4], 4, L_100),
+    "14 l_100 small": (lambda a: jn.vector_norm(a, ord=100), [0.3, 0.4], 0.4, L_100),
 }
 
 
