@@ -146,7 +146,7 @@ def _(primals, tangents):
 
 
 def _tree_inner(x: Any, y: Any) -> Array:
-    return sum(jnp.sum(p * q) for p, q in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))  # pyright: ignore
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p, q: jnp.sum(p * q), x, y))
 
 
 # Singular values as functions of their own. At ties their derivative is averaged over the block, so

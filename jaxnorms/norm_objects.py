@@ -70,7 +70,7 @@ class Norm(ABC):
         return isinstance(other, Norm) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return hash((type(self._key), self._key))  # lifts of one gauge differ in type alone
 
     def __init_subclass__(cls):
         jax.tree_util.register_static(cls)

@@ -151,7 +151,10 @@ def _traced_order(
     """The l_p gauge with a traced p, lifted; ``p`` broadcasts against the batch axes of ``a``."""
     x = _checks.diagonal(a, axis, function) if diagonal else _checks.matrix(a, function)
     axes = (x.ndim - 1,) if diagonal else _checks.axes(axis, x.ndim, 2, function)
+    kept = (-2, -1) if diagonal else tuple(i - x.ndim for i in axes)
     x = jnp.moveaxis(x, axes, tuple(range(-len(axes), 0)))
+    missing = p.ndim - (x.ndim - len(axes))  # both get the same batch axes, as strict promotion asks
+    x, p = jnp.expand_dims(x, tuple(range(missing))), jnp.expand_dims(p, tuple(range(-missing)))
     p = p.astype(jnp.finfo(_checks.working_dtype(x.dtype)).dtype)
     make = EntrywiseLift if diagonal else lift
 
@@ -159,7 +162,6 @@ def _traced_order(
         return apply(make(Lp(p)), a, tuple(range(len(axes))), False)
 
     value = jnp.vectorize(one, signature="(n),()->()" if diagonal else "(m,n),()->()")(x, p)
-    kept = (-2, -1) if diagonal else tuple(i - x.ndim for i in axes)
     return jnp.expand_dims(value, kept) if keepdims else value
 
 
