@@ -40,7 +40,8 @@ def _poison(ok: Array, x: Array) -> Array:
 class EntrywiseLift:
     """The gauge of the magnitudes ``|a_ij|``. Nothing is kept for the backward pass but the matrix.
 
-    Ties are exact here, since nothing was rounded. With ``a = phase * x``, G = phase g; a direction
+    Ties of entries are exact: none was rounded. (A gauge that compares sums allows for their rounding
+    by itself.) With ``a = phase * x``, G = phase g; a direction
     ``phase (d + i t)`` changes the magnitudes by d and turns the phases, where g/x is the slope:
 
         dG = phase (H d + i (g/x) t).
