@@ -35,8 +35,13 @@ def quotient(x: Array, y: Array) -> Array:
     return scale(x, -e) / scale(y, -e)
 
 
+def magnitude(a: Array) -> tuple[Array, Array, Array]:
+    """Whether ``a`` is finite; ``max |a|``; its exponent, 0 if not finite."""
+    largest = max_abs(a)
+    return jnp.isfinite(largest), largest, exponent(largest)
+
+
 def prepare(a: Array) -> tuple[Array, Array, Array, Array]:
     """``a 2^-e`` of magnitude about 1, or zeros if not finite; whether it is; ``max |a|``; ``e``."""
-    largest = max_abs(a)
-    ok, e = jnp.isfinite(largest), exponent(largest)
+    ok, largest, e = magnitude(a)
     return jnp.where(ok, scale(a, -e), 0), ok, largest, e

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Lp
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.norm_objects import Norm, apply, inf, matrix_norm_of
+from jaxnorms.options import How, refuse_unknown, request
 
 _MATRIX_LIFTS = {
     "fro": EntrywiseLift(Lp(2.0)),
@@ -29,7 +30,7 @@ _MATRIX_LIFTS = {
 }
 
 
-def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
+def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False, **how: Unpack[How]) -> Array:
     """Norm of vectors or matrices: the drop-in for ``jnp.linalg.norm``, or any norm object.
 
     ``axis=None`` takes the whole array: with ``ord=None`` the l_2 norm of all entries of an array
@@ -37,7 +38,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False
     norms. For vectors ``ord`` is any real number (0 counts nonzeros, ``-inf`` is the smallest
     magnitude); for matrices ``'fro'``, ``'nuc'``, 2, -2 (largest, smallest singular value), 1, -1
     (largest, smallest column sum), inf, -inf (row sums), or an object such as ``Schatten(4)``.
-    All of them are static.
+    All of them are static, and so is ``how`` (see :class:`jaxnorms.options.How`).
 
     Derivatives as in ``jaxnorms.norms``. Orders below 1 are no norms: their derivative is averaged
     over ties and 0 at zeros, their second derivative that of the formula with infinite terms
@@ -50,21 +51,24 @@ def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False
     >>> jn.norm(jnp.ones((2, 3, 3)), ord="nuc", axis=(1, 2))
     Array([3., 3.], dtype=float32)
     """
+    refuse_unknown(how, "norm", How)
     array = _checks.as_inexact(x, "x")
     if isinstance(ord, Norm):
         axis = (-2, -1) if axis is None else axis
-        return matrix_norm_of(ord, array, "norm", axis=axis, keepdims=keepdims)
+        return matrix_norm_of(ord, array, "norm", {"axis": axis, "keepdims": keepdims, **how})
     if axis is None:
         if ord is None:
-            return apply(EntrywiseLift(Lp(2.0)), array, tuple(range(array.ndim)), keepdims)
+            return apply(EntrywiseLift(Lp(2.0)).using(request(how)), array, tuple(range(array.ndim)), keepdims)
         if array.ndim not in (1, 2):
             raise ValueError(f"norm: without axis, x must have 1 or 2 axes for ord={ord!r}, got shape {array.shape}")
         axis = tuple(range(array.ndim))
     axes = _checks.axes(axis, array.ndim, None, "norm")
     if len(axes) == 1:
-        return apply(EntrywiseLift(_vector_gauge(2 if ord is None else ord, array, axes)), array, axes, keepdims)
+        lift = EntrywiseLift(_vector_gauge(2 if ord is None else ord, array, axes))
+        return apply(lift.using(request(how)), array, axes, keepdims)
     if len(axes) == 2:
-        return apply(_matrix_lift("fro" if ord is None else ord, array, axes), array, axes, keepdims)
+        lift = _matrix_lift("fro" if ord is None else ord, array, axes)
+        return apply(lift.using(request(how)), array, axes, keepdims)
     raise ValueError(f"norm: axis must name one axis (vectors) or two (matrices), got {axis!r}")
 
 
@@ -83,17 +87,17 @@ def vector_norm(x: ArrayLike, /, *, ord: float | None = 2, axis: Any = None, kee
     return apply(EntrywiseLift(_vector_gauge(2 if ord is None else ord, array, axes)), array, axes, keepdims)
 
 
-def matrix_norm(x: ArrayLike, /, *, ord: Any = "fro", keepdims: bool = False) -> Array:
+def matrix_norm(x: ArrayLike, /, *, ord: Any = "fro", keepdims: bool = False, **how: Unpack[How]) -> Array:
     """Matrix norm over the last two axes (the array API's signature).
 
-    ``ord`` as for matrices in :func:`norm`, or a norm object.
+    ``ord`` and ``how`` as for matrices in :func:`norm`.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.matrix_norm(jnp.eye(3), ord=2)
     Array(1., dtype=float32)
     """
     array = _checks.matrix(x, "matrix_norm", "x")
-    return norm(array, "fro" if ord is None else ord, axis=(-2, -1), keepdims=keepdims)
+    return norm(array, "fro" if ord is None else ord, axis=(-2, -1), keepdims=keepdims, **how)
 
 
 def _number(ord: Any) -> float | None:

@@ -10,15 +10,19 @@ second derivative is the U-Lagrangian Hessian: the curvature along the manifold 
 is smooth (tied values stay tied, zero values stay zero), and zero across it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._scaling import max_abs, prepare, scale
-from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
+from jaxnorms.choice import run
+from jaxnorms.decompositions import matmul, thin_svd, tie_tolerance
 from jaxnorms.gauges import Gauge
+from jaxnorms.options import AUTO, Request
+from jaxnorms.spectral_methods import poison
 
 
 def _phase(a: Array) -> Array:
@@ -28,11 +32,6 @@ def _phase(a: Array) -> Array:
     size = jnp.abs(a)
     safe = jnp.where(size > 0, size, 1)
     return jnp.where(size > 0, jax.lax.complex(a.real / safe, a.imag / safe), 1)
-
-
-def _poison(ok: Array, x: Array) -> Array:
-    """``x``, or NaN where the matrix had a NaN or an infinite entry."""
-    return jnp.where(ok, x, jnp.nan)
 
 
 @jax.tree_util.register_dataclass
@@ -65,7 +64,7 @@ class EntrywiseLift:
 
     def subgradient(self, a: Array, factors: tuple[()]) -> Array:
         phase, x = self._polar(a)
-        return _poison(jnp.isfinite(max_abs(a)), phase * self.gauge.subgradient(x, 0).astype(a.dtype))
+        return poison(jnp.isfinite(max_abs(a)), phase * self.gauge.subgradient(x, 0).astype(a.dtype))
 
     def curvature(self, a: Array, e: Array) -> Array:
         phase, x = self._polar(a)
@@ -73,18 +72,17 @@ class EntrywiseLift:
         dg = self.gauge.hessian(x, 0, e.real)
         if jnp.iscomplexobj(a):
             dg = jax.lax.complex(dg, self.gauge.ratio(x, 0) * e.imag)
-        return _poison(jnp.isfinite(max_abs(a)), phase * dg)
+        return poison(jnp.isfinite(max_abs(a)), phase * dg)
 
     def of_diagonal(self) -> "EntrywiseLift":
         """The lift for ``diag(d)`` on the vector d."""
         return EntrywiseLift(self.gauge.of_diagonal())
 
+    def using(self, request: Request) -> "EntrywiseLift":
+        return _direct(self, request)
+
     def dual(self) -> "EntrywiseLift":
         return EntrywiseLift(self.gauge.dual())
-
-
-# Triplets kept beyond those that carry the subgradient where nothing is tied.
-_SPARE = 7
 
 
 @jax.tree_util.register_dataclass
@@ -102,48 +100,22 @@ class SpectralLift:
     """
 
     gauge: Gauge
+    request: Request = field(default=AUTO, metadata={"static": True})
+
+    def _run(self, function: str, a: Array, *rest: Any) -> Any:
+        return run(self.gauge, self.request, function, a, *rest)
 
     def value(self, a: Array) -> Array:
-        x, ok, largest, e = prepare(a)
-        return jnp.where(ok, scale(self.gauge.value(singular_values(x)), e), largest)
+        return self._run("value", a)
 
     def factors(self, a: Array) -> tuple[Array, tuple[Array, ...]]:
-        """The leading triplets (and how much they miss) where few suffice, else the dense G."""
-        x, ok, largest, e = prepare(a)
-        u, s, vh = thin_svd(x)
-        g = self._gradient(s, a)
-        value = jnp.where(ok, scale(self.gauge.value(s), e), largest)
-        kept = self._kept(a)
-        if kept is None:
-            return value, (_poison(ok, matmul(u * g[None, :], vh)),)
-        missed = jnp.sum(g[kept:].real)
-        return value, (_poison(ok, (u * g[None, :])[:, :kept]), vh[:kept], missed)
-
-    def _kept(self, a: Array) -> int | None:
-        m, n = a.shape
-        kept = self.gauge.support(min(m, n)) + _SPARE
-        return kept if kept * (m + n) < m * n else None
+        return self._run("factors", a)
 
     def subgradient(self, a: Array, factors: tuple[Array, ...]) -> Array:
-        if len(factors) == 1:
-            return factors[0]
-        w, vh, missed = factors
-        # A cluster larger than the triplets kept: decompose again. A loop of at most one round is
-        # a branch that, under vmap, is paid for only if some matrix of the batch takes it. Its body
-        # reads the state, or the compiler would move the decomposition in front of the loop.
-        return jax.lax.while_loop(
-            lambda state: state[0],
-            lambda state: (~state[0], self._dense(jnp.where(state[0], a, 0))),
-            (missed > 0, matmul(w, vh)),
-        )[1]
+        return self._run("subgradient", a, factors)
 
-    def _dense(self, a: Array) -> Array:
-        x, ok, _, _ = prepare(a)
-        u, s, vh = thin_svd(x)
-        return _poison(ok, matmul(u * self._gradient(s, a)[None, :], vh))
-
-    def _gradient(self, s: Array, a: Array) -> Array:
-        return self.gauge.subgradient(s, tie_tolerance(s.dtype, *a.shape)).astype(a.dtype)
+    def using(self, request: Request) -> "SpectralLift":
+        return replace(self, request=request)
 
     def curvature(self, a: Array, e: Array) -> Array:
         x, ok, _, power = prepare(a)
@@ -165,7 +137,7 @@ class SpectralLift:
             dg = matmul(u, matmul(core, vh) + ratio[:, None] * (matmul(uh, e) - matmul(m, vh)))
         else:
             dg = matmul(matmul(u, core), vh)
-        return _poison(ok, dg)
+        return poison(ok, dg)
 
     def of_diagonal(self) -> EntrywiseLift:
         """The lift for ``diag(d)`` on the vector d, whose singular values are the ``|d_i|``."""
@@ -187,10 +159,20 @@ class SquaredFrobenius:
         return self.value(a), ()
 
     def subgradient(self, a: Array, factors: tuple[()]) -> Array:
-        return _poison(jnp.isfinite(max_abs(a)), 2 * a)
+        return poison(jnp.isfinite(max_abs(a)), 2 * a)
 
     def curvature(self, a: Array, e: Array) -> Array:
-        return _poison(jnp.isfinite(max_abs(a)), 2 * e)
+        return poison(jnp.isfinite(max_abs(a)), 2 * e)
 
     def of_diagonal(self) -> "SquaredFrobenius":
         return self
+
+    def using(self, request: Request) -> "SquaredFrobenius":
+        return _direct(self, request)
+
+
+def _direct(lift: Any, request: Request) -> Any:
+    """``lift``, if no method is asked for: its formula needs none."""
+    if request.method != "auto":
+        raise ValueError(f"method must be 'auto' for a norm of the entries, got {request.method!r}")
+    return lift

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxnorms._rules import Lift, evaluate
 from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Gauge, Lp, Symmetric, conjugate_exponent, inf
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
+from jaxnorms.options import Options, refuse_unknown, request
 from jaxnorms.top_gauges import TopK
 
 
@@ -61,10 +62,8 @@ class Norm(ABC):
     def check(self, m: int, n: int) -> None:
         """Raise ``ValueError`` if the norm is not defined for m x n matrices."""
 
-    def __call__(
-        self, a: ArrayLike, *, axis: tuple[int, int] = (-2, -1), keepdims: bool = False, diagonal: bool = False
-    ) -> Array:
-        return matrix_norm_of(self, a, type(self).__name__, axis=axis, keepdims=keepdims, diagonal=diagonal)
+    def __call__(self, a: ArrayLike, **options: Unpack[Options]) -> Array:
+        return matrix_norm_of(self, a, type(self).__name__, options)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Norm) and self._key == other._key
@@ -76,27 +75,24 @@ class Norm(ABC):
         jax.tree_util.register_static(cls)
 
 
-def matrix_norm_of(
-    norm: Norm, a: ArrayLike, function: str, *, axis: Any = (-2, -1), keepdims: bool = False, diagonal: bool = False
-) -> Array:
+def matrix_norm_of(norm: Norm, a: ArrayLike, function: str, options: Options, rank: int | None = None) -> Array:
     """``norm`` of the matrices in ``a``, which ``function`` was given: checks, axes, batching."""
-    if diagonal:
-        return _diagonal_norm(norm, a, function, axis, keepdims)
+    refuse_unknown(options, function)
+    lift = norm.lift.using(request(options, rank))
+    axis, keepdims = options.get("axis", (-2, -1)), options.get("keepdims", False)
+    if options.get("diagonal", False):
+        d = _checks.diagonal(a, axis, function)
+        n = d.shape[-1]
+        if n:
+            norm.check(n, n)
+        value = apply(lift.of_diagonal(), d, (d.ndim - 1,), False)
+        return value[..., None, None] if keepdims else value
     x = _checks.matrix(a, function)
     axes = _checks.axes(axis, x.ndim, 2, function)
     m, n = (x.shape[i] for i in axes)
     if m and n:
         norm.check(m, n)
-    return apply(norm.lift, x, axes, keepdims)
-
-
-def _diagonal_norm(norm: Norm, a: ArrayLike, function: str, axis: Any, keepdims: bool) -> Array:
-    d = _checks.diagonal(a, axis, function)
-    n = d.shape[-1]
-    if n:
-        norm.check(n, n)
-    value = apply(norm.lift.of_diagonal(), d, (d.ndim - 1,), False)
-    return value[..., None, None] if keepdims else value
+    return apply(lift, x, axes, keepdims)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 from jax import Array
@@ -36,11 +36,10 @@ from jaxnorms.norm_objects import (
     inf,
     matrix_norm_of,
 )
+from jaxnorms.options import Options, refuse_unknown, request
 
-Axes = tuple[int, int]
 
-
-def frobenius_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False) -> Array:
+def frobenius_norm(a: ArrayLike, **options: Unpack[Options]) -> Array:
     """Frobenius norm ``(sum_ij |a_ij|^2)^(1/2)``.
 
     Derivative ``a / ||a||_F``, 0 at 0; twice differentiable elsewhere. Cost: three passes over
@@ -52,7 +51,7 @@ def frobenius_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = Fals
     >>> jax.grad(jn.frobenius_norm)(jnp.zeros((1, 2)))
     Array([[0., 0.]], dtype=float32)
     """
-    return matrix_norm_of(Entrywise(2), a, "frobenius_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(Entrywise(2), a, "frobenius_norm", options)
 
 
 class _SquaredFrobenius(Norm):
@@ -61,9 +60,7 @@ class _SquaredFrobenius(Norm):
         return SquaredFrobenius()
 
 
-def squared_frobenius_norm(
-    a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
-) -> Array:
+def squared_frobenius_norm(a: ArrayLike, **options: Unpack[Options]) -> Array:
     """Squared Frobenius norm ``sum_ij |a_ij|^2``: smooth everywhere, also at 0.
 
     Derivative ``2 a``, second derivative ``2 I``. No norm: it is not scaled, so it overflows where
@@ -74,10 +71,10 @@ def squared_frobenius_norm(
     Array([2.], dtype=float32)
     """
     norm = _SquaredFrobenius()
-    return matrix_norm_of(norm, a, "squared_frobenius_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(norm, a, "squared_frobenius_norm", options)
 
 
-def spectral_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False) -> Array:
+def spectral_norm(a: ArrayLike, **options: Unpack[Options]) -> Array:
     """Spectral norm ``s_1``, the largest singular value: the induced 2 -> 2 norm.
 
     Derivative ``U_t V_t^H / mu`` over the mu singular values tied with the largest. Kink at ties
@@ -90,10 +87,10 @@ def spectral_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False
            [ 0. , -0.5,  0. ],
            [ 0. ,  0. ,  0. ]], dtype=float32)
     """
-    return matrix_norm_of(Schatten(inf), a, "spectral_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(Schatten(inf), a, "spectral_norm", options)
 
 
-def nuclear_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False) -> Array:
+def nuclear_norm(a: ArrayLike, **options: Unpack[Options]) -> Array:
     """Nuclear (trace) norm ``sum_i s_i``.
 
     Derivative ``U_r V_r^H`` over the nonzero singular values. Twice differentiable at full rank,
@@ -104,12 +101,10 @@ def nuclear_norm(a: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False,
     Array([[1., 0.],
            [0., 0.]], dtype=float32)
     """
-    return matrix_norm_of(Schatten(1), a, "nuclear_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(Schatten(1), a, "nuclear_norm", options)
 
 
-def schatten_norm(
-    a: ArrayLike, p: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
-) -> Array:
+def schatten_norm(a: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Array:
     """Schatten norm ``(sum_i s_i^p)^(1/p)``, 1 <= p <= inf.
 
     ``p`` may be traced, differentiated, or an array that broadcasts against the batch; a traced p
@@ -122,13 +117,11 @@ def schatten_norm(
     """
     p = _checks.order_or_traced(p, "p")
     if not isinstance(p, Array):
-        return matrix_norm_of(Schatten(p), a, "schatten_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
-    return _traced_order(SpectralLift, a, p, "schatten_norm", axis, keepdims, diagonal)
+        return matrix_norm_of(Schatten(p), a, "schatten_norm", options)
+    return _traced_order(SpectralLift, a, p, "schatten_norm", options)
 
 
-def entrywise_norm(
-    a: ArrayLike, p: ArrayLike, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
-) -> Array:
+def entrywise_norm(a: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Array:
     """Entrywise norm ``(sum_ij |a_ij|^p)^(1/p)``, 1 <= p <= inf.
 
     ``p`` may be traced as in :func:`schatten_norm`. Derivative ``sign(a) (|a|/||a||_p)^(p-1)``:
@@ -141,14 +134,14 @@ def entrywise_norm(
     """
     p = _checks.order_or_traced(p, "p")
     if not isinstance(p, Array):
-        return matrix_norm_of(Entrywise(p), a, "entrywise_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
-    return _traced_order(EntrywiseLift, a, p, "entrywise_norm", axis, keepdims, diagonal)
+        return matrix_norm_of(Entrywise(p), a, "entrywise_norm", options)
+    return _traced_order(EntrywiseLift, a, p, "entrywise_norm", options)
 
 
-def _traced_order(
-    lift: Callable[[Gauge], Any], a: ArrayLike, p: Array, function: str, axis: Any, keepdims: bool, diagonal: bool
-) -> Array:
+def _traced_order(lift: Callable[[Gauge], Any], a: ArrayLike, p: Array, function: str, options: Options) -> Array:
     """The l_p gauge with a traced p, lifted; ``p`` broadcasts against the batch axes of ``a``."""
+    refuse_unknown(options, function)
+    how, axis, diagonal = request(options), options.get("axis", (-2, -1)), options.get("diagonal", False)
     x = _checks.diagonal(a, axis, function) if diagonal else _checks.matrix(a, function)
     axes = (x.ndim - 1,) if diagonal else _checks.axes(axis, x.ndim, 2, function)
     kept = (-2, -1) if diagonal else tuple(i - x.ndim for i in axes)
@@ -159,21 +152,13 @@ def _traced_order(
     make = EntrywiseLift if diagonal else lift
 
     def one(a: Array, p: Array) -> Array:
-        return apply(make(Lp(p)), a, tuple(range(len(axes))), False)
+        return apply(make(Lp(p)).using(how), a, tuple(range(len(axes))), False)
 
     value = jnp.vectorize(one, signature="(n),()->()" if diagonal else "(m,n),()->()")(x, p)
-    return jnp.expand_dims(value, kept) if keepdims else value
+    return jnp.expand_dims(value, kept) if options.get("keepdims", False) else value
 
 
-def ky_fan_norm(
-    a: ArrayLike,
-    k: int,
-    p: float = 1.0,
-    *,
-    axis: Axes = (-2, -1),
-    keepdims: bool = False,
-    diagonal: bool = False,
-) -> Array:
+def ky_fan_norm(a: ArrayLike, k: int, p: float = 1.0, **options: Unpack[Options]) -> Array:
     """Ky Fan (p, k) norm ``(sum_{i<=k} s_i^p)^(1/p)``, 1 <= k <= min(m, n), 1 <= p <= inf.
 
     Derivative for p = 1: ``U_a V_a^H + (k - a)/mu U_t V_t^H`` with a values above s_k and mu tied
@@ -184,18 +169,10 @@ def ky_fan_norm(
     >>> jnp.diag(jax.grad(jn.ky_fan_norm)(jnp.diag(jnp.array([3.0, 2.0, 2.0, 1.0])), 2))
     Array([1. , 0.5, 0.5, 0. ], dtype=float32)
     """
-    return matrix_norm_of(KyFan(k, p), a, "ky_fan_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(KyFan(k, p), a, "ky_fan_norm", options)
 
 
-def induced_norm(
-    a: ArrayLike,
-    p: float,
-    q: float | None = None,
-    *,
-    axis: Axes = (-2, -1),
-    keepdims: bool = False,
-    diagonal: bool = False,
-) -> Array:
+def induced_norm(a: ArrayLike, p: float, q: float | None = None, **options: Unpack[Options]) -> Array:
     """Induced norm ``max ||a x||_q`` over ``||x||_p <= 1``; ``q`` is ``p`` if not given.
 
     Exact: 1 -> q (largest column l_q norm), p -> inf (largest row l_{p*} norm), 2 -> 2. Any other
@@ -208,12 +185,10 @@ def induced_norm(
            [0.33333334, 0.        ]], dtype=float32)
     """
     norm = Induced(p, p if q is None else q)
-    return matrix_norm_of(norm, a, "induced_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(norm, a, "induced_norm", options)
 
 
-def mixed_norm(
-    a: ArrayLike, p: float, q: float, *, axis: Axes = (-2, -1), keepdims: bool = False, diagonal: bool = False
-) -> Array:
+def mixed_norm(a: ArrayLike, p: float, q: float, **options: Unpack[Options]) -> Array:
     """L_{p,q} norm: the l_q norm of the columns' l_p norms, 1 <= p, q <= inf.
 
     L_{2,1} is the group lasso over columns; for rows swap the two axes, ``axis=(-1, -2)``, or use
@@ -223,16 +198,11 @@ def mixed_norm(
     >>> jn.mixed_norm(jnp.array([[3.0, 0.0], [4.0, 1.0]]), 2, 1)
     Array(6., dtype=float32)
     """
-    return matrix_norm_of(Mixed(p, q), a, "mixed_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(Mixed(p, q), a, "mixed_norm", options)
 
 
 def unitarily_invariant_norm(
-    a: ArrayLike,
-    gauge: Callable[[Array], Array] | Gauge,
-    *,
-    axis: Axes = (-2, -1),
-    keepdims: bool = False,
-    diagonal: bool = False,
+    a: ArrayLike, gauge: Callable[[Array], Array] | Gauge, **options: Unpack[Options]
 ) -> Array:
     """``f(s(a))`` for a symmetric gauge f of the singular values (von Neumann 1937).
 
@@ -247,4 +217,4 @@ def unitarily_invariant_norm(
     Array(7., dtype=float32)
     """
     norm = UnitarilyInvariant(gauge)
-    return matrix_norm_of(norm, a, "unitarily_invariant_norm", axis=axis, keepdims=keepdims, diagonal=diagonal)
+    return matrix_norm_of(norm, a, "unitarily_invariant_norm", options)

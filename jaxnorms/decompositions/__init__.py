@@ -1,4 +1,4 @@
-"""Matrix decompositions, and the choice between them."""
+"""Matrix decompositions of one finite matrix. No derivative passes through them."""
 
 from jaxnorms.decompositions.thin_svd import matmul, singular_values, thin_svd, tie_tolerance
 

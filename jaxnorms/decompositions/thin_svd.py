@@ -26,7 +26,7 @@ def tie_tolerance(dtype: jnp.dtype, *shape: int) -> float:
     return 8 * float(jnp.finfo(dtype).eps) * max(shape) ** 0.25
 
 
-def _one_by_one_on_cpu(svd: Callable[[Array], Any]) -> Callable[[Array], Any]:
+def on_cpu_one_by_one(svd: Callable[[Array], Any]) -> Callable[[Array], Any]:
     """``svd``, which takes the matrices of a batch in turn on CPU, as one batch elsewhere.
 
     jaxlib's LAPACK kernels split a batch over XLA's thread pool and wait for the parts *inside* a
@@ -38,8 +38,8 @@ def _one_by_one_on_cpu(svd: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return lambda a: jax.lax.platform_dependent(a, cpu=in_turn, default=svd)
 
 
-_lapack_svd = _one_by_one_on_cpu(partial(jnp.linalg.svd, full_matrices=False))
-_lapack_values = _one_by_one_on_cpu(partial(jnp.linalg.svd, compute_uv=False))
+_lapack_svd = on_cpu_one_by_one(partial(jnp.linalg.svd, full_matrices=False))
+_lapack_values = on_cpu_one_by_one(partial(jnp.linalg.svd, compute_uv=False))
 
 
 def thin_svd(a: Array) -> tuple[Array, Array, Array]:

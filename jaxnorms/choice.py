@@ -1,0 +1,70 @@
+"""The choice of a method, from the gauge, the shape, the dtype and the platform alone.
+
+It never looks at a batch, so that leading axes, ``vmap`` and single matrices agree.
+"""
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+from jax import Array
+
+from jaxnorms.decompositions import krylov
+from jaxnorms.gauges import Gauge, Lp
+from jaxnorms.options import Request
+from jaxnorms.spectral_methods import Full, GramPower, Krylov
+
+
+class Method(Protocol):
+    """What ``jaxnorms._rules`` asks of a lift, for a given gauge."""
+
+    def value(self, gauge: Gauge, a: Array) -> Array: ...
+    def factors(self, gauge: Gauge, a: Array) -> Any: ...
+    def subgradient(self, gauge: Gauge, a: Array, factors: Any) -> Array: ...
+
+
+# Measured crossovers, in rows or columns of the smaller side (benchmarks/results/scale.md).
+KRYLOV_FROM = 128
+GRAM_FROM = 9
+# Largest even p evaluated by Gram powers: (A^H A)^(p/2) stays in the range of float32.
+LARGEST_GRAM_POWER = 16
+
+
+def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str, Method]:
+    """The methods that serve this gauge on matrices of this shape, by name."""
+    n = min(shape)
+    methods: dict[str, Method] = {"svd": Full()}
+    count = min(request.rank or gauge.support(n), n)
+    if krylov.affordable(shape, count):
+        methods["krylov"] = Krylov(count, request.tol)
+    if isinstance(gauge, Lp) and not gauge.traced and gauge.p in range(4, LARGEST_GRAM_POWER + 1, 2):
+        methods["gram"] = GramPower(int(gauge.p))
+    return methods
+
+
+def choose(gauge: Gauge, request: Request, shape: tuple[int, ...], dtype: Any, platform: str) -> Method:
+    """The method asked for, or else the fastest that keeps the contract."""
+    methods = suitable(gauge, request, shape)
+    name = _fastest(methods, min(shape), dtype, platform) if request.method == "auto" else request.method
+    if name not in methods:
+        allowed = ", ".join(map(repr, ("auto", *methods)))
+        m, n = shape
+        raise ValueError(f"method must be one of {allowed} for this norm of {m} x {n} matrices, got {name!r}")
+    return methods[name]
+
+
+def _fastest(methods: dict[str, Method], n: int, dtype: Any, platform: str) -> str:
+    if "krylov" in methods and n >= KRYLOV_FROM:
+        return "krylov"
+    if "gram" in methods and n >= GRAM_FROM:
+        return "gram"
+    return "svd"
+
+
+def run(gauge: Gauge, request: Request, function: str, a: Array, *rest: Any) -> Any:
+    """``function`` of the method chosen for the platform that the program is compiled for."""
+    cpu, other = (choose(gauge, request, a.shape, a.dtype, platform) for platform in ("cpu", "accelerator"))
+    if cpu == other:
+        return getattr(cpu, function)(gauge, a, *rest)
+    branches = (partial(getattr(method, function), gauge) for method in (cpu, other))
+    return jax.lax.platform_dependent(a, *rest, cpu=next(branches), default=next(branches))

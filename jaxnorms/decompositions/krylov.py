@@ -1,0 +1,177 @@
+"""Leading singular triplets by a thick-restart block Krylov method.
+
+Vectors are stored as *rows* ``v^H``: a product with few of them then reads the large matrix in its own
+layout, on either side. The basis Q spans a Krylov space of the normal operator N = A^H A (or A A^H,
+whichever is smaller); T = Q N Q^H is projected exactly, with full reorthogonalisation, so the Ritz
+pairs of a cycle need one small Hermitian eigenproblem. A restart keeps the leading Ritz vectors and
+goes on from the residual block (Wu and Simon 2000; Musco and Musco 2015 for blocks).
+
+Breakdown, an exactly invariant subspace, leaves rows of zeros in the basis: they add zero Ritz values
+and nothing is divided by them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxnorms._scaling import scale
+from jaxnorms.decompositions.thin_svd import matmul, on_cpu_one_by_one, tie_tolerance
+
+BLOCK = 4  # rows of a block: a product with four costs little more than with one
+STEPS = 8  # blocks between two restarts
+MAX_PASSES = 320
+
+_eigh = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.eigh(a)))
+_qr = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.qr(a)))
+_svd = on_cpu_one_by_one(partial(jnp.linalg.svd, full_matrices=False))
+
+Operator = Callable[[Array], Array]
+
+
+class Leading(NamedTuple):
+    """Approximate triplets, descending, with the residual ``||A^H A v_i - s_i^2 v_i|| / s_1`` of each."""
+
+    u: Array
+    s: Array
+    vh: Array
+    residuals: Array
+    passes: Array
+
+
+def default_tolerance(dtype: Any) -> float:
+    """Error allowed in the subgradient: 2e-5 in float32, 4e-11 in float64."""
+    return float(jnp.finfo(dtype).eps) ** (2 / 3)
+
+
+def kept_triplets(k: int) -> int:
+    """Triplets that a search for k of them holds on to across restarts, and returns."""
+    return k + 2 * BLOCK - 1
+
+
+def affordable(shape: tuple[int, int], k: int) -> bool:
+    """Whether the basis of a search for k triplets is smaller than the matrix."""
+    return kept_triplets(k) + BLOCK * STEPS <= min(shape)
+
+
+def leading_triplets(
+    a: Array, k: int, exponent: Array, *, tol: float | None = None, key: Array | None = None, by_gap: bool = True
+) -> Leading:
+    """The k leading triplets of ``a 2^-exponent``, and up to BLOCK more; finite ``a`` of any scale.
+
+    Stops when the subspace of the k leading vectors (and all that may be tied with the last of them)
+    has an error of ``tol``, estimated as residual / gap; or, with ``by_gap=False``, when their
+    residuals are below ``tol`` times s_1 s_i. Or at the level of rounding, or after MAX_PASSES products
+    with the matrix, of which every step takes two. Memory: the basis, ``k + 40`` vectors of the
+    smaller dimension.
+    """
+    m, n = a.shape
+    tall = m >= n
+    forward, adjoint = _operators(a, exponent)
+    normal = (lambda v: adjoint(forward(v))) if tall else (lambda u: forward(adjoint(u)))
+    kept, residuals, cycles = _ritz_vectors(normal, min(m, n), a.dtype, k, tol, key, by_gap)
+    # Rayleigh-Ritz of A itself, not of its square: A X = W R, R = U_r S V_r^H.
+    x = _qr(kept.conj().T)[0]
+    w, r = _qr((forward if tall else adjoint)(x.conj().T).conj().T)
+    u, s, vh = _svd(r)
+    left, right = matmul(w, u), matmul(vh, x.conj().T)
+    if not tall:
+        left, right = right.conj().T, left.conj().T
+    largest = jnp.where(s[0] > 0, s[0], 1)
+    return Leading(left, s, right, residuals / largest, 2 * STEPS * cycles + 1)
+
+
+def _operators(a: Array, exponent: Array) -> tuple[Operator, Operator]:
+    """``v^H -> (A v)^H`` and ``u^H -> (A^H u)^H`` for ``A = a 2^-exponent``, without a copy of ``a``."""
+    half = exponent // 2
+
+    def forward(rows: Array) -> Array:
+        columns = jnp.stack([scale(row, -half).conj() for row in rows], axis=1)
+        return scale(_rows(matmul(a, columns)).conj(), half - exponent)
+
+    def adjoint(rows: Array) -> Array:
+        return scale(matmul(scale(rows, -half), a), half - exponent)
+
+    return forward, adjoint
+
+
+def _rows(columns: Array) -> Array:
+    """The transpose of a few columns, as a copy: compilers would fold a transpose into the next
+    product, and then transpose the large matrix instead."""
+    return jnp.stack([columns[:, j] for j in range(columns.shape[1])])
+
+
+def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, Array]:
+    """Leading Ritz vectors of the normal operator as rows, their residuals, and the cycles taken."""
+    p = kept_triplets(k)
+    size = p + BLOCK * STEPS
+    real = jnp.finfo(dtype).dtype
+    tol = default_tolerance(dtype) if tol is None else tol
+    start = jax.random.normal(jax.random.key(0) if key is None else key, (n, BLOCK), dtype)
+
+    def step(j, state):
+        q, t, v, _ = state
+        at = p + j * BLOCK
+        q = jax.lax.dynamic_update_slice(q, v, (at, 0))
+        w = normal(v)
+        column = matmul(q, w.conj().T)
+        t = jax.lax.dynamic_update_slice(t, column, (0, at))
+        size = jnp.max(jnp.linalg.norm(w, axis=1))
+        w = w - matmul(column.conj().T, q)
+        w = _project_out(w, q)
+        v = _orthonormal(w, 10 * jnp.finfo(dtype).eps * size)
+        # What was left of a direction already in the basis is rounding; it is not orthogonal to it.
+        v = _orthonormal(_project_out(v, q), 0.1)
+        return q, t, v, matmul(w, w.conj().T)
+
+    def cycle(state):
+        kept, theta, v, _, cycles, _ = state
+        q = jnp.zeros((size, n), dtype).at[:p].set(kept)
+        t = jnp.zeros((size, size), dtype).at[:p, :p].set(jnp.diag(theta).astype(dtype))
+        gram = jnp.zeros((BLOCK, BLOCK), dtype)
+        q, t, v, gram = jax.lax.fori_loop(0, STEPS, step, (q, t, v, gram))
+        theta, z = _eigh(jnp.triu(t) + jnp.triu(t, 1).conj().T)
+        theta, z = theta[::-1][:p], z[:, ::-1][:, :p]
+        last = z[-BLOCK:]
+        residuals = jnp.sqrt(jnp.maximum(jnp.sum((last.conj() * matmul(gram, last)).real, axis=0), 0))
+        more = _unfinished(theta, residuals, n, k, tol, by_gap)
+        return matmul(z.conj().T, q), theta, v, residuals, cycles + 1, more
+
+    initial = (
+        jnp.zeros((p, n), dtype),
+        jnp.zeros(p, real),
+        _qr(start)[0].conj().T,
+        jnp.zeros(p, real),
+        jnp.zeros((), jnp.int32),
+        jnp.ones((), bool),
+    )
+    most = MAX_PASSES // (2 * STEPS)
+    kept, _, _, residuals, cycles, _ = jax.lax.while_loop(lambda s: s[-1] & (s[-2] < most), cycle, initial)
+    return kept, residuals, cycles
+
+
+def _unfinished(theta: Array, residuals: Array, n: int, k: int, tol: float, by_gap: bool) -> Array:
+    """Whether to go on (no, if anything is NaN). ``theta`` are squares of singular values."""
+    floor = 2 * jnp.finfo(theta.dtype).eps * theta[0]
+    if not by_gap:
+        allowed = jnp.maximum(tol * jnp.sqrt(theta[0] * jnp.maximum(theta[:k], 0)), floor)
+        return jnp.any(residuals[:k] > allowed)
+    # An eigenvalue lies within the residual of each Ritz value, so these may be tied with the k-th.
+    tie = jnp.maximum(2 * tie_tolerance(theta.dtype, n) * theta[0], residuals)
+    wanted = (theta[k - 1] - theta <= tie) | (jnp.arange(theta.shape[0]) < k)
+    gap = theta[k - 1] - jnp.max(jnp.where(wanted, 0, theta))
+    return jnp.any(wanted & (residuals > jnp.maximum(tol * gap, floor)))
+
+
+def _project_out(w: Array, q: Array) -> Array:
+    """The part of the rows of ``w`` orthogonal to the rows of ``q``."""
+    return w - matmul(matmul(w, q.conj().T), q)
+
+
+def _orthonormal(w: Array, least: Array | float) -> Array:
+    """Orthonormal rows of the same span; zero where fewer than ``least`` of a row was left."""
+    q, r = _qr(w.conj().T)
+    return jnp.where(jnp.abs(jnp.diag(r))[:, None] > least, q.conj().T, 0)

@@ -1,0 +1,80 @@
+"""Keywords shared by all matrix norms."""
+
+import numbers
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import DTypeLike
+
+METHODS = ("auto", "svd", "krylov", "polar", "gram", "squaring")
+
+
+class How(TypedDict, total=False):
+    """How a matrix norm is computed.
+
+    * ``method="auto"``: the fastest that keeps the contract, chosen from shape, dtype and platform
+      (see :func:`jaxnorms.explain`); ``"svd"`` is the reference. A method that does not serve the norm
+      raises ``ValueError`` and lists those that do.
+    * ``tol=None``: error allowed in the subgradient by an iterative method (``"krylov"``); default
+      ``eps**(2/3)``.
+    * ``compute_dtype=None``: type of the products of ``"polar"``, such as ``jnp.bfloat16``, accumulated
+      in float32. The result is then as accurate as that type, and not checked.
+    """
+
+    method: str
+    tol: float | None
+    compute_dtype: DTypeLike | None
+
+
+class Options(How, total=False):
+    """Keywords of every matrix norm: those of :class:`How` and
+
+    * ``axis=(-2, -1)``: the two matrix axes; the others are batch.
+    * ``keepdims=False``: keep them with size 1.
+    * ``diagonal=False``: read ``a``, of shape ``(..., n)``, as the diagonal of an n x n matrix.
+    """
+
+    axis: tuple[int, int]
+    keepdims: bool
+    diagonal: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a norm shall be computed; ``rank`` promises that no more singular values are nonzero."""
+
+    method: str = "auto"
+    tol: float | None = None
+    compute_dtype: Any = None
+    rank: int | None = None
+
+
+AUTO = Request()
+
+
+def refuse_unknown(options: Any, function: str, allowed: type = Options) -> None:
+    """Raise ``TypeError`` for a keyword that is not among ``allowed``."""
+    for name in options:
+        if name not in allowed.__annotations__:
+            known = ", ".join(allowed.__annotations__)
+            raise TypeError(f"{function}: unexpected keyword {name!r}; it takes {known}")
+
+
+def request(options: How, rank: int | None = None) -> Request:
+    """The checked part of ``options`` that says how to compute."""
+    method, tol = options.get("method", "auto"), options.get("tol")
+    if method not in METHODS:
+        allowed = ", ".join(map(repr, METHODS))
+        raise ValueError(f"method must be one of {allowed}, got {method!r}")
+    if isinstance(tol, Tracer) or not (tol is None or isinstance(tol, numbers.Real)):
+        raise TypeError(f"tol must be None or a static number, got {tol!r}")
+    if tol is not None and not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
+    compute_dtype = options.get("compute_dtype")
+    if compute_dtype is not None:
+        compute_dtype = jnp.dtype(compute_dtype)
+        if not jnp.issubdtype(compute_dtype, jnp.floating):
+            raise TypeError(f"compute_dtype must be a real floating type, got {compute_dtype}")
+    return Request(method, tol, compute_dtype, rank)

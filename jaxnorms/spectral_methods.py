@@ -1,0 +1,150 @@
+"""Ways to evaluate a gauge of the singular values with its subgradient, and the choice between them.
+
+A method acts on one matrix and offers ``value``, ``factors`` and ``subgradient`` of
+``jaxnorms._rules``. Where fewer singular values carry the subgradient than there are, the factors are
+``(U diag(g), V^H, missed)`` of the leading triplets, else the dense G: their shapes depend on the gauge and
+the shape of the matrix alone, never on the method. Second derivatives always take a full decomposition.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxnorms._scaling import exponent, magnitude, prepare, scale
+from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
+from jaxnorms.gauges import Gauge
+
+Factors = tuple[Array, ...]
+Result = tuple[Array, Factors]
+
+
+def poison(ok: Array, x: Array) -> Array:
+    """``x``, or NaN where the matrix had a NaN or an infinite entry."""
+    return jnp.where(ok, x, jnp.nan)
+
+
+def kept(gauge: Gauge, shape: tuple[int, ...]) -> int | None:
+    """How many triplets the backward pass keeps; None if the dense G is smaller."""
+    m, n = shape
+    count = krylov.kept_triplets(gauge.support(min(m, n)))
+    return count if count * (m + n) < m * n else None
+
+
+def full_gradient(gauge: Gauge, a: Array) -> Array:
+    """G from all singular triplets."""
+    x, ok, _, _ = prepare(a)
+    u, s, vh = thin_svd(x)
+    return poison(ok, matmul(u * _weights(gauge, s, a)[None, :], vh))
+
+
+def _weights(gauge: Gauge, s: Array, a: Array) -> Array:
+    return gauge.subgradient(s, tie_tolerance(s.dtype, *a.shape)).astype(a.dtype)
+
+
+def at_most_once(pending: Array, otherwise: Callable[[Array], Any], a: Array, result: Any) -> Any:
+    """``otherwise(a)`` where ``pending``, else ``result``.
+
+    A loop of at most one round is a branch that, under vmap, is paid for only if some matrix of the
+    batch takes it. Its body reads the state, or the compiler would move the work in front of it.
+    """
+    return jax.lax.while_loop(
+        lambda state: state[0],
+        lambda state: (~state[0], otherwise(jnp.where(state[0], a, 0))),
+        (pending, result),
+    )[1]
+
+
+@dataclass(frozen=True)
+class Full:
+    """All singular triplets, or values: closed forms and Jacobi rotations where small, else LAPACK."""
+
+    def value(self, gauge: Gauge, a: Array) -> Array:
+        x, ok, largest, e = prepare(a)
+        return jnp.where(ok, scale(gauge.value(singular_values(x)), e), largest)
+
+    def factors(self, gauge: Gauge, a: Array) -> Result:
+        x, ok, largest, e = prepare(a)
+        u, s, vh = thin_svd(x)
+        g = _weights(gauge, s, a)
+        value = jnp.where(ok, scale(gauge.value(s), e), largest)
+        count = kept(gauge, a.shape)
+        if count is None:
+            return value, (poison(ok, matmul(u * g[None, :], vh)),)
+        missed = jnp.sum(g[count:].real)
+        return value, (poison(ok, (u * g[None, :])[:, :count]), vh[:count], missed)
+
+    def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
+        if len(factors) == 1:
+            return factors[0]
+        w, vh, missed = factors
+        # A cluster larger than the triplets kept: decompose again.
+        return at_most_once(missed > 0, lambda a: full_gradient(gauge, a), a, matmul(w, vh))
+
+
+@dataclass(frozen=True)
+class Krylov:
+    """The leading triplets alone, by products with the matrix."""
+
+    count: int
+    tol: float | None = None
+
+    def _leading(self, a: Array) -> tuple[krylov.Leading, Array, Array, Array]:
+        ok, largest, e = magnitude(a)
+        return krylov.leading_triplets(a, self.count, e, tol=self.tol), ok, largest, e
+
+    def value(self, gauge: Gauge, a: Array) -> Array:
+        leading, ok, largest, e = self._leading(a)
+        return jnp.where(ok, scale(gauge.value(leading.s), e), largest)
+
+    def factors(self, gauge: Gauge, a: Array) -> Result:
+        leading, ok, largest, e = self._leading(a)
+        value = jnp.where(ok, scale(gauge.value(leading.s), e), largest)
+        w = poison(ok, leading.u * _weights(gauge, leading.s, a)[None, :])
+        if kept(gauge, a.shape) is None:
+            return value, (matmul(w, leading.vh),)
+        return value, (w, leading.vh, jnp.zeros_like(value))
+
+    def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
+        return factors[0] if len(factors) == 1 else matmul(factors[0], factors[1])
+
+
+@dataclass(frozen=True)
+class GramPower:
+    """Schatten p for even p = 2h: ``||A||_p^p = tr (A^H A)^h`` and ``G = A (A^H A)^(h-1) / ||A||_p^(p-1)``."""
+
+    p: int
+
+    def value(self, gauge: Gauge, a: Array) -> Array:
+        return self.factors(gauge, a)[0]
+
+    def factors(self, gauge: Gauge, a: Array) -> Result:
+        x, ok, largest, e = prepare(a)
+        m, n = a.shape
+        gram = matmul(x.conj().T, x) if m >= n else matmul(x, x.conj().T)
+        # ||gram||_F <= 4^c: its powers neither overflow nor vanish, and no digit changes.
+        c = (exponent(jnp.sqrt(jnp.sum(jnp.square(jnp.abs(gram))))) + 1) // 2
+        x, gram = scale(x, -c), scale(gram, -2 * c)
+        half = self.p // 2
+        power = _power(gram, half - 1)
+        trace = jnp.sum((power.conj() * gram).real)
+        norm = trace ** (1 / self.p)
+        g = matmul(x, power) if m >= n else matmul(power, x)
+        zero = norm == 0
+        u = jnp.where(zero, 0, 1 / jnp.where(zero, 1, norm)) ** (self.p - 1)
+        return jnp.where(ok, scale(norm, e + c), largest), (poison(ok, g * u.astype(a.dtype)),)
+
+    def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
+        return factors[0]
+
+
+def _power(x: Array, k: int) -> Array:
+    """``x^k`` for k >= 1 by repeated squaring."""
+    if k == 1:
+        return x
+    half = _power(x, k // 2)
+    square = matmul(half, half)
+    return matmul(square, x) if k % 2 else square
