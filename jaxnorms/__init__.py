@@ -1,5 +1,6 @@
 """Matrix norms for JAX whose values and derivatives are right everywhere."""
 
+from jaxnorms.bounds import NormBounds, norm_bounds
 from jaxnorms.drop_in import matrix_norm, norm, vector_norm
 from jaxnorms.norm_objects import Dual, Entrywise, Induced, KyFan, Mixed, Schatten, UnitarilyInvariant
 from jaxnorms.norms import (
@@ -14,7 +15,7 @@ from jaxnorms.norms import (
     squared_frobenius_norm,
     unitarily_invariant_norm,
 )
-from jaxnorms.spectra import singular_values
+from jaxnorms.spectra import SpectrumSummary, TruncatedSVD, polar, singular_values, spectrum_summary, truncated_svd
 
 __all__ = [
     "Dual",
@@ -22,7 +23,10 @@ __all__ = [
     "Induced",
     "KyFan",
     "Mixed",
+    "NormBounds",
     "Schatten",
+    "SpectrumSummary",
+    "TruncatedSVD",
     "UnitarilyInvariant",
     "entrywise_norm",
     "frobenius_norm",
@@ -31,11 +35,15 @@ __all__ = [
     "matrix_norm",
     "mixed_norm",
     "norm",
+    "norm_bounds",
     "nuclear_norm",
+    "polar",
     "schatten_norm",
     "singular_values",
     "spectral_norm",
+    "spectrum_summary",
     "squared_frobenius_norm",
+    "truncated_svd",
     "unitarily_invariant_norm",
     "vector_norm",
 ]

@@ -24,6 +24,7 @@ A bare ``custom_vjp`` would refuse forward mode, so (1) is written as the tangen
 * (2) may be differentiated in ``da`` but not in ``a``: a third derivative raises.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,8 +32,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import prepare, scale
+from jaxnorms._scaling import magnitude, prepare, scale
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
+
+Search = Callable[[Array, Array | None], tuple[Array, Array, Array]]
 
 
 class Lift(Protocol):
@@ -62,6 +65,11 @@ def _(primals, tangents):
     raise ValueError(
         "jaxnorms: third derivatives of a matrix norm are not defined; value, first and second derivatives are"
     )
+
+
+def constant(f: Callable[..., Any], *args: Any) -> Any:
+    """``f(*args)``, which no derivative sees."""
+    return jax.lax.stop_gradient(f(*jax.lax.stop_gradient(args)))
 
 
 # The norm and its first derivative.
@@ -123,6 +131,11 @@ def _(primals, tangents):
     return g, dg
 
 
+def subgradient(lift: Lift, a: Array) -> Array:
+    """G as a function of its own, once differentiable."""
+    return _subgradient(lift, a, _factors(lift, a)[1])
+
+
 def _dense(lift: Lift, a: Array) -> Array:
     return lift.subgradient(a, lift.factors(a)[1])
 
@@ -149,54 +162,76 @@ def _tree_inner(x: Any, y: Any) -> Array:
     return jax.tree.reduce(jnp.add, jax.tree.map(lambda p, q: jnp.sum(p * q), x, y))
 
 
-# Singular values as functions of their own. At ties their derivative is averaged over the block, so
-# that it does not depend on the basis; a second derivative exists only at distinct, nonzero ones.
+# Singular triplets as functions of their own. A search, ``search(a, key) -> (u, s, vh)``, returns some
+# of the leading triplets, or all, of ``a`` scaled to about 1 (``prepare``). Derivatives flow through the
+# values alone. At ties the derivative is averaged over the block, so that it does not depend on the
+# basis; a second derivative exists only at distinct, nonzero values.
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def leading(search: Search, a: Array, key: Array | None = None) -> tuple[Array, Array, Array]:
+    """Singular triplets of one matrix; NaN vectors where it is not finite."""
+    u, s, vh = search(a, key)
+    ok, largest, power = magnitude(a)
+    return jnp.where(ok, u, jnp.nan), jnp.where(ok, scale(s, power), largest), jnp.where(ok, vh, jnp.nan)
+
+
+@leading.defjvp
+def _(search, primals, tangents):
+    (a, key), (e, _) = primals, tangents
+    u, s, vh = _triplets(search, a, key)
+    slopes = _average(jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0), *_blocks(a, s))
+    u, s, vh = jax.lax.stop_gradient((u, s, vh))
+    ok, largest, power = magnitude(jax.lax.stop_gradient(a))
+    triplets = jnp.where(ok, u, jnp.nan), jnp.where(ok, scale(s, power), largest), jnp.where(ok, vh, jnp.nan)
+    return triplets, (jnp.zeros_like(u), jnp.where(ok, slopes, jnp.nan), jnp.zeros_like(vh))
+
+
+def every_triplet(a: Array, key: Array | None = None) -> tuple[Array, Array, Array]:
+    """The search that finds them all."""
+    return thin_svd(prepare(a)[0])
 
 
 @jax.custom_jvp
 def spectrum(a: Array) -> Array:
-    """The singular values of one matrix, descending."""
+    """All singular values, without their vectors."""
     x, ok, largest, power = prepare(a)
     return jnp.where(ok, scale(singular_values(x), power), largest)
 
 
 @spectrum.defjvp
 def _(primals, tangents):
-    (a,), (e,) = primals, tangents
-    u, s, vh = _triplets(a)
-    slopes = jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0)
-    tied, zero = _blocks(a, s)
-    _, ok, largest, power = prepare(jax.lax.stop_gradient(a))
-    return jnp.where(ok, scale(s, power), largest), jnp.where(ok, _average(slopes, tied, zero), jnp.nan)
+    (_, s, _), (_, slopes, _) = jax.jvp(partial(leading, every_triplet), primals, tangents)
+    return s, slopes
 
 
-@jax.custom_jvp
-def _triplets(a: Array) -> tuple[Array, Array, Array]:
-    """The thin SVD of ``a`` scaled to about 1."""
-    return thin_svd(prepare(a)[0])
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _triplets(search: Search, a: Array, key: Array | None) -> tuple[Array, Array, Array]:
+    return search(a, key)
 
 
 @_triplets.defjvp
-def _(primals, tangents):
-    primal_out = _triplets(*primals)
-    (a, (u, s, vh)), (e,) = last_derivative((*primals, primal_out)), tangents
+def _(search, primals, tangents):
+    primal_out = _triplets(search, *primals)
+    ((a, _), (u, s, vh)), (e, _) = last_derivative((primals, primal_out)), tangents
     tied, zero = _blocks(a, s)
-    v, uh = vh.conj().T, u.conj().T
     e = scale(e, -prepare(a)[3])
+    v = vh.conj().T
     ev, eu = matmul(e, v), matmul(e.conj().T, u)
-    m = matmul(uh, ev)
-    # u' = u x + (1 - u u^H) e v / s and v' = v y + ..., where the skew-Hermitian x and y solve
-    # m = s' + x s - s y; the phase of a complex pair is carried by u alone.
-    off = jnp.where(tied > 0, 0, 1 / jnp.where(tied > 0, 1, (s**2)[None, :] - (s**2)[:, None]))
+    # With all triplets (p, t, q) of a: u' = p x + (1 - p p^H) e v / s and v' = q y + (1 - q q^H) e^H u / s.
+    # From a v = s u, t_j y_ji + p_j^H e v_i = s_i x_ji + s_i' [i = j], and likewise for a^H u = s v.
+    p, t, qh = every_triplet(a) if search is not every_triplet else (u, s, vh)
+    m, k = matmul(p.conj().T, ev), matmul(qh, eu)
+    near = jnp.abs(t[:, None] - s[None, :]) <= tie_tolerance(s.dtype, *a.shape) * s[0]
+    off = jnp.where(near, 0, 1 / jnp.where(near, 1, s[None, :] ** 2 - t[:, None] ** 2))
     inverse = jnp.where(zero, 0, 1 / jnp.where(zero, 1, s))
-    off, inverse, values = (t.astype(a.dtype) for t in (off, inverse, s))
-    x = off * (m * values[None, :] + values[:, None] * m.conj().T)
-    y = off * (values[:, None] * m + m.conj().T * values[None, :])
-    if jnp.iscomplexobj(a):
-        x += jnp.diag(jax.lax.complex(jnp.zeros_like(s), jnp.diag(m).imag) * inverse)
-    du = matmul(u, x) + (ev - matmul(u, m)) * inverse[None, :]
-    dv = matmul(v, y) + (eu - matmul(v, m.conj().T)) * inverse[None, :]
-    return primal_out, (du, _average(jnp.diag(m).real, tied, zero), dv.conj().T)
+    off, inverse, s, t = (x.astype(a.dtype) for x in (off, inverse, s, t))
+    du = matmul(p, off * (s[None, :] * m + t[:, None] * k)) + (ev - matmul(p, m)) * inverse[None, :]
+    dv = matmul(qh.conj().T, off * (t[:, None] * m + s[None, :] * k)) + (eu - matmul(qh.conj().T, k)) * inverse[None, :]
+    slopes = jnp.sum(u.conj() * ev, axis=0)
+    if jnp.iscomplexobj(a):  # the phase of a pair is carried by u alone
+        du += u * (jax.lax.complex(jnp.zeros_like(slopes.real), slopes.imag) * inverse)[None, :]
+    return primal_out, (du, _average(slopes.real, tied, zero), dv.conj().T)
 
 
 def _blocks(a: Array, s: Array) -> tuple[Array, Array]:

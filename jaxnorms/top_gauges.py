@@ -75,6 +75,9 @@ class TopK(Gauge):
     def support(self, n: int) -> int:
         return min(self.k, n)
 
+    def spread(self, n: int) -> float | None:
+        return Lp(self.p).spread(min(n, self.k))
+
     def dual(self) -> "DualTopK":
         return DualTopK(self.k, self.p)
 
