@@ -110,7 +110,7 @@ def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, 
     size = p + BLOCK * STEPS
     real = jnp.finfo(dtype).dtype
     tol = default_tolerance(dtype) if tol is None else tol
-    start = jax.random.normal(jax.random.key(0) if key is None else key, (n, BLOCK), dtype)
+    start = jax.random.normal(jax.random.key(0) if key is None else key, (BLOCK, n), dtype)
 
     def step(j, state):
         q, t, v, _ = state
@@ -143,7 +143,7 @@ def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, 
     initial = (
         jnp.zeros((p, n), dtype),
         jnp.zeros(p, real),
-        _qr(start)[0].conj().T,
+        _orthonormal(start, 0.0),
         jnp.zeros(p, real),
         jnp.zeros((), jnp.int32),
         jnp.ones((), bool),
@@ -172,6 +172,11 @@ def _project_out(w: Array, q: Array) -> Array:
 
 
 def _orthonormal(w: Array, least: Array | float) -> Array:
-    """Orthonormal rows of the same span; zero where fewer than ``least`` of a row was left."""
-    q, r = _qr(w.conj().T)
-    return jnp.where(jnp.abs(jnp.diag(r))[:, None] > least, q.conj().T, 0)
+    """Orthonormal rows of the same span, by Gram-Schmidt; zero where ``least`` of a row or less was left."""
+    done = jnp.zeros_like(w)
+    for i in range(BLOCK):
+        row = w[i] - matmul(matmul(w[i], done.conj().T), done)
+        length = jnp.linalg.norm(row)
+        some = length > least
+        done = done.at[i].set(jnp.where(some, row / jnp.where(some, length, 1).astype(w.dtype), 0))
+    return done
