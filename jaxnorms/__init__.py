@@ -2,6 +2,7 @@
 
 from jaxnorms.bounds import NormBounds, norm_bounds
 from jaxnorms.drop_in import matrix_norm, norm, vector_norm
+from jaxnorms.explanation import Explanation, explain
 from jaxnorms.norm_objects import Dual, Entrywise, Induced, KyFan, Mixed, Schatten, UnitarilyInvariant
 from jaxnorms.norms import (
     entrywise_norm,
@@ -20,6 +21,7 @@ from jaxnorms.spectra import SpectrumSummary, TruncatedSVD, polar, singular_valu
 __all__ = [
     "Dual",
     "Entrywise",
+    "Explanation",
     "Induced",
     "KyFan",
     "Mixed",
@@ -29,6 +31,7 @@ __all__ = [
     "TruncatedSVD",
     "UnitarilyInvariant",
     "entrywise_norm",
+    "explain",
     "frobenius_norm",
     "induced_norm",
     "ky_fan_norm",

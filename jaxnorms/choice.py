@@ -4,20 +4,23 @@ It never looks at a batch, so that leading axes, ``vmap`` and single matrices ag
 """
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 from jax import Array
 
 from jaxnorms.decompositions import krylov
-from jaxnorms.gauges import Gauge, Lp
+from jaxnorms.gauges import Gauge, Lp, inf
 from jaxnorms.options import Request
-from jaxnorms.spectral_methods import Full, GramPower, Krylov
+from jaxnorms.spectral_methods import Full, GramPower, Krylov, Polar, Squaring
 
 
 class Method(Protocol):
-    """What ``jaxnorms._rules`` asks of a lift, for a given gauge."""
+    """What ``jaxnorms._rules`` asks of a lift, for a given gauge; and cost, accuracy, derivative in words."""
 
+    name: ClassVar[str]
+
+    def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]: ...
     def value(self, gauge: Gauge, a: Array) -> Array: ...
     def factors(self, gauge: Gauge, a: Array) -> Any: ...
     def subgradient(self, gauge: Gauge, a: Array, factors: Any) -> Array: ...
@@ -33,13 +36,17 @@ LARGEST_GRAM_POWER = 16
 def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str, Method]:
     """The methods that serve this gauge on matrices of this shape, by name."""
     n = min(shape)
-    methods: dict[str, Method] = {"svd": Full()}
+    methods: list[Method] = [Full()]
     count = min(request.rank or gauge.support(n), n)
     if krylov.affordable(shape, count):
-        methods["krylov"] = Krylov(count, request.tol)
+        methods.append(Krylov(count, request.tol))
+    if gauge == Lp(inf):
+        methods.append(Squaring())
+    if gauge == Lp(1.0):
+        methods.append(Polar(request.compute_dtype))
     if isinstance(gauge, Lp) and not gauge.traced and gauge.p in range(4, LARGEST_GRAM_POWER + 1, 2):
-        methods["gram"] = GramPower(int(gauge.p))
-    return methods
+        methods.append(GramPower(int(gauge.p)))
+    return {method.name: method for method in methods}
 
 
 def choose(gauge: Gauge, request: Request, shape: tuple[int, ...], dtype: Any, platform: str) -> Method:

@@ -8,7 +8,7 @@ the shape of the matrix alone, never on the method. Second derivatives always ta
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,12 @@ from jax import Array
 
 from jaxnorms._scaling import exponent, magnitude, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
+from jaxnorms.decompositions.polar_express import polar_factor
+from jaxnorms.decompositions.power import leading_by_squaring
 from jaxnorms.gauges import Gauge
+
+_EXACT = "minimum-norm subgradient"
+_CLUSTER = f"{_EXACT}; any subgradient where more than {krylov.BLOCK} values are tied with the last that counts"
 
 Factors = tuple[Array, ...]
 Result = tuple[Array, Factors]
@@ -62,6 +67,12 @@ def at_most_once(pending: Array, otherwise: Callable[[Array], Any], a: Array, re
 class Full:
     """All singular triplets, or values: closed forms and Jacobi rotations where small, else LAPACK."""
 
+    name: ClassVar[str] = "svd"
+
+    def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
+        m, n = max(shape), min(shape)
+        return f"one SVD, about {4 * m * n**2 + n**3 / 2:.2g} multiplications", "a few eps", _EXACT
+
     def value(self, gauge: Gauge, a: Array) -> Array:
         x, ok, largest, e = prepare(a)
         return jnp.where(ok, scale(gauge.value(singular_values(x)), e), largest)
@@ -92,6 +103,15 @@ class Krylov:
     count: int
     tol: float | None = None
 
+    name: ClassVar[str] = "krylov"
+
+    def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
+        return (
+            f"{2 * krylov.STEPS} to {krylov.MAX_PASSES} passes, twice the steps of a block of {krylov.BLOCK} vectors",
+            f"value a few eps, subgradient {self.tol or krylov.default_tolerance(dtype):.0e} or eps / gap",
+            _CLUSTER,
+        )
+
     def _leading(self, a: Array) -> tuple[krylov.Leading, Array, Array, Array]:
         ok, largest, e = magnitude(a)
         return krylov.leading_triplets(a, self.count, e, tol=self.tol), ok, largest, e
@@ -113,10 +133,91 @@ class Krylov:
 
 
 @dataclass(frozen=True)
+class Squaring:
+    """The largest singular value of a matrix of medium size, by squaring its Gram matrix.
+
+    Where that value is not simple, or too close to the next one, all triplets.
+    """
+
+    name: ClassVar[str] = "squaring"
+
+    def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
+        m, n = max(shape), min(shape)
+        return (
+            f"7 to 40 products, about {8 * n**2 * m:.2g} multiplications; an SVD where s_1 is not simple",
+            f"value a few eps, subgradient {krylov.default_tolerance(dtype):.0e} or eps / gap",
+            _EXACT,
+        )
+
+    def value(self, gauge: Gauge, a: Array) -> Array:
+        return self.factors(gauge, a)[0]
+
+    def factors(self, gauge: Gauge, a: Array) -> Result:
+        x, ok, largest, e = prepare(a)
+        u, s, v, simple = leading_by_squaring(x)
+        count = kept(gauge, a.shape)
+        if count is None:
+            factors = (poison(ok, u[:, None] * v.conj()[None, :]),)
+        else:
+            w, vh = (jnp.zeros((count, y.shape[0]), a.dtype).at[0].set(y) for y in (u, v.conj()))
+            factors = (poison(ok, w.T), vh, jnp.zeros_like(s))
+        result = jnp.where(ok, scale(s, e), largest), factors
+        return at_most_once(~simple, lambda a: Full().factors(gauge, a), a, result)
+
+    def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
+        return Full().subgradient(gauge, a, factors)
+
+
+@dataclass(frozen=True)
+class Polar:
+    """The nuclear norm ``Re <Q, A>`` and its subgradient, the polar factor Q, by matrix products.
+
+    Where the products cannot be trusted, near rank deficiency, all triplets. A ``compute_dtype`` takes
+    them as they are.
+    """
+
+    compute_dtype: Any = None
+
+    name: ClassVar[str] = "polar"
+
+    def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
+        m, n = max(shape), min(shape)
+        return (
+            f"about 25 products, {25 * m * n**2:.2g} multiplications; an SVD as well near rank deficiency",
+            "value a few eps, subgradient a few times that of an SVD",
+            _EXACT,
+        )
+
+    def value(self, gauge: Gauge, a: Array) -> Array:
+        return self.factors(gauge, a)[0]
+
+    def factors(self, gauge: Gauge, a: Array) -> Result:
+        if self.compute_dtype is not None and jnp.iscomplexobj(a):
+            raise ValueError(f"compute_dtype must be None for a complex matrix, got {self.compute_dtype}")
+        x, ok, largest, e = prepare(a)
+        q, good = polar_factor(x, compute_dtype=self.compute_dtype)
+        value = jnp.sum((q.conj() * x).real)
+        result = jnp.where(ok, scale(value, e), largest), (poison(ok, q),)
+        if self.compute_dtype is not None:
+            return result
+        return at_most_once(~good, lambda a: Full().factors(gauge, a), a, result)
+
+    def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
+        return factors[0]
+
+
+@dataclass(frozen=True)
 class GramPower:
     """Schatten p for even p = 2h: ``||A||_p^p = tr (A^H A)^h`` and ``G = A (A^H A)^(h-1) / ||A||_p^(p-1)``."""
 
     p: int
+
+    name: ClassVar[str] = "gram"
+
+    def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
+        m, n = max(shape), min(shape)
+        products = 1 + (self.p // 2).bit_length()
+        return f"{products} products, about {products * m * n**2:.2g} multiplications", "a few eps", _EXACT
 
     def value(self, gauge: Gauge, a: Array) -> Array:
         return self.factors(gauge, a)[0]

@@ -1,7 +1,20 @@
-"""draft"""
+"""Polar factor of one finite matrix by matrix products: the gradient of the nuclear norm without an SVD.
+
+``X <- X (a I + b X^H X + c (X^H X)^2)`` drives every nonzero singular value to 1 and keeps the singular
+vectors. The best coefficients for singular values in [l, u] (Polar Express: Amsel, Persson, Musco and
+Gower 2025, arXiv 2505.16932) depend on l / u alone: they are read from a table while l and u are tracked,
+so one compiled step serves every matrix, and a well-conditioned one leaves the loop early.
+
+Rounding errors in the null space are lifted like small singular values. So the loop carries the image of
+one more value, the ``tie_tolerance`` below which an SVD counts a value as zero, and the result counts only
+if all singular values reached 1 ahead of it: a matrix that is rank-deficient, or nearly so, is refused.
+
+The callers scale the matrix first. No derivative passes through these functions.
+"""
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,142 +24,153 @@ from jax import Array
 
 from jaxnorms.decompositions.thin_svd import matmul, tie_tolerance
 
-_PER_DECADE = 8
+Product = Callable[[Array, Array], Array]
 
-
-def _optimal_quintic(l: float) -> tuple[float, float, float, float]:
-    q, r = (3 * l + 1) / 4, (l + 3) / 4
-    error = math.inf
-    while True:
-        lhs = np.array([[x, x**3, x**5, s] for x, s in zip((l, q, r, 1.0), (1, -1, 1, -1), strict=True)])
-        a, b, c, e = np.linalg.solve(lhs, np.ones(4))
-        if abs(error - e) < 1e-13:
-            return a, b, c, 1 - abs(e)
-        error = e
-        root = math.sqrt(9 * b * b - 20 * a * c)
-        q, r = math.sqrt((-3 * b - root) / (10 * c)), math.sqrt((-3 * b + root) / (10 * c))
+# Below this ||I - X^H X||_F all singular values are known well enough for a step of Newton-Schulz type.
+_NEAR = 0.3
+# An image of the tolerance that large is among the values that have reached 1.
+_PASSED = 0.7
+_MOST_STEPS = 40
+_PER_DECADE = 32
+# A value at u is where p is steepest: rounding would carry it further beyond u with every step.
+_SLACK = 1.01
 
 
 @functools.cache
-def _table() -> np.ndarray:
-    return np.array([_optimal_quintic(10 ** (-j / _PER_DECADE)) for j in range(6 * _PER_DECADE, 0, -1)])
+def _optimal_quintics() -> np.ndarray:
+    """Rows ``(a, b, c, p(l))`` for ``l = 1e-6, ..., 10**(-1/32)``: ``p(x) = a x + b x^3 + c x^5`` with
+    the least ``max |1 - p|`` over [l, 1]. Remez: the error alternates over l, q, r, 1, where p' = 0 at q, r.
+    """
+
+    def quintic(l: float) -> tuple[float, ...]:
+        q, r, error, last = (3 * l + 1) / 4, (l + 3) / 4, 0.0, 1.0
+        while abs(error - last) > 1e-13:
+            rows = [(x, x**3, x**5, sign) for x, sign in ((l, 1), (q, -1), (r, 1), (1, -1))]
+            last, (a, b, c, error) = error, np.linalg.solve(rows, np.ones(4))
+            root = math.sqrt(9 * b * b - 20 * a * c)
+            q, r = (math.sqrt((-3 * b + sign * root) / (10 * c)) for sign in (-1, 1))
+        return a, b, c, 1 - error
+
+    return np.array([quintic(10 ** (-j / _PER_DECADE)) for j in range(6 * _PER_DECADE, 0, -1)])
 
 
-class _State(NamedTuple):
+def _square_sum(x: Array) -> Array:
+    return jnp.sum(jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x))
+
+
+class _Iterate(NamedTuple):
+    """X (or Z with X = A Z), R = X^H X, the c that minimises ``defect = ||I - c^2 R||_F``, bounds of the
+    singular values of X, and the image of the tolerance."""
+
     x: Array
     r: Array
     centre: Array
     defect: Array
     lower: Array
     upper: Array
-    slope: Array
+    floor: Array
+    step: Array | int = 0
 
 
-def _gram(x):
-    return matmul(x.conj().T, x)
+def _measured(x: Array, r: Array, lower: Array, upper: Array, floor: Array, step: Array | int = 0) -> _Iterate:
+    trace, squares = jnp.trace(r).real, _square_sum(r)
+    centre = trace / jnp.where(squares > 0, squares, 1)
+    defect = jnp.sqrt(_square_sum(jnp.eye(*r.shape, dtype=r.dtype) - centre.astype(r.dtype) * r))
+    return _Iterate(x, r, jnp.sqrt(centre), defect, lower, upper, floor, step)
 
 
-def _sq(x):
-    return jnp.sum(jnp.square(x.real) + jnp.square(x.imag)) if jnp.iscomplexobj(x) else jnp.sum(jnp.square(x))
+def _iterate(start: _Iterate, product: Product, tol: float, limit: float, gram: bool = False) -> _Iterate:
+    """Steps of three products (four on the Gram matrix) until the defect is ``tol`` or the floor at ``limit``.
 
+    Where the bound l was a guess, it can claim convergence while small values are left: they are then
+    given another 1.5 decades.
+    """
+    table = jnp.asarray(_optimal_quintics(), start.defect.dtype)
+    eye = jnp.eye(*start.r.shape, dtype=start.r.dtype)
 
-def _centred(r: Array):
-    n = r.shape[0]
-    trace, f = jnp.trace(r).real, _sq(r)
-    c2 = trace / jnp.where(f == 0, 1, f)
-    d = jnp.sqrt(_sq(jnp.eye(n, dtype=r.dtype) - c2.astype(r.dtype) * r))
-    return jnp.sqrt(c2), d
-
-
-def _loop(x, lower, slope, dtype_tol, limit):
-    n = x.shape[1]
-    table = jnp.asarray(_table(), x.real.dtype)
-    eye = jnp.eye(n, dtype=x.dtype)
-
-    def cond(s):
-        return (s.defect > dtype_tol) & ((s.slope < limit) | (s.defect < 0.3))
-
-    def body(s):
-        r2 = matmul(s.r, s.r)
-        upper = jnp.minimum(s.upper, _sq(r2) ** 0.125)
-        j = jnp.floor(_PER_DECADE * jnp.log10(s.lower / upper)).astype(int) + len(table)
-        a, b, c, l = table[jnp.clip(j, 0, len(table) - 1)]
-        near = s.defect < 0.3
-        unit = jnp.where(near, s.centre, 1 / upper)
-        a, b, c = (jnp.where(near, y, z) for y, z in zip((15 / 8, -10 / 8, 3 / 8), (a, b, c), strict=True))
-        l = jnp.where(near, 1, l)
+    def step(s: _Iterate) -> _Iterate:
+        r2 = product(s.r, s.r)
+        upper = jnp.minimum(s.upper, _square_sum(r2) ** 0.125)
+        near = s.defect < _NEAR
+        row = jnp.floor(_PER_DECADE * jnp.log10(s.lower / (_SLACK * upper))).astype(jnp.int32) + len(table)
+        pade = jnp.array([15 / 8, -10 / 8, 3 / 8, 1], table.dtype)
+        a, b, c, lower = jnp.where(near, pade, table[jnp.clip(row, 0, len(table) - 1)])
+        unit = jnp.where(near, s.centre, 1 / (_SLACK * upper))
         a, b, c = a * unit, b * unit**3, c * unit**5
-        p = a.astype(x.dtype) * eye + b.astype(x.dtype) * s.r + c.astype(x.dtype) * r2
-        y = matmul(s.x, p)
-        r = _gram(y)
-        centre, defect = _centred(r)
-        # restart
-        upper = 2 - l
-        l = jnp.where((l > 0.97) & (defect > 0.9), 0.03, l)
-        return _State(y, r, centre, defect, l, upper, s.slope * a)
+        p = a.astype(eye.dtype) * eye + b.astype(eye.dtype) * s.r + c.astype(eye.dtype) * r2
+        x = product(s.x, p)
+        r = product(product(p, s.r), p) if gram else product(x.conj().T, x)
+        square = s.floor * s.floor
+        floor = jnp.where(near, s.floor, s.floor * (a + square * (b + square * c)))
+        after = _measured(x, r, lower, 2 - lower, floor, s.step + 1)
+        guess = jnp.where((lower > 0.97) & (after.defect > 0.9), 0.03, lower)
+        return after._replace(lower=jnp.maximum(guess, floor))
 
-    r = _gram(x)
-    centre, defect = _centred(r)
-    upper = jnp.sqrt(_sq(r)) ** 0.5
-    s = jax.lax.while_loop(cond, body, _State(x, r, centre, defect, lower, upper, slope))
-    c = s.centre.astype(x.dtype)
-    q = c * matmul(s.x, 1.5 * eye - 0.5 * (c * c) * s.r)
-    return q, s.defect <= dtype_tol, s
+    def unfinished(s: _Iterate) -> Array:
+        return (s.defect > tol) & ((s.floor < limit) | (s.defect < _NEAR)) & (s.step < _MOST_STEPS)
+
+    return jax.lax.while_loop(unfinished, step, start)
 
 
-def _triangular_inverse(t, lower, base=128):
-    n = t.shape[0]
-    if n <= base:
-        return jax.lax.linalg.triangular_solve(t, jnp.eye(n, dtype=t.dtype), left_side=True, lower=lower)
-    h = n // 2
-    a, d = _triangular_inverse(t[:h, :h], lower, base), _triangular_inverse(t[h:, h:], lower, base)
-    if lower:
-        o = -matmul(d, matmul(t[h:, :h], a))
-        return jnp.block([[a, jnp.zeros((h, n - h), t.dtype)], [o, d]])
-    o = -matmul(a, matmul(t[:h, h:], d))
-    return jnp.block([[a, o], [jnp.zeros((n - h, h), t.dtype), d]])
+def _start(x: Array, r: Array, guess: float, tie: float) -> _Iterate:
+    """The iterate X with R = X^H X and ``s_n >= guess s_1``, perhaps. As s_1 is at least ``1 / centre``, the
+    floor takes the mean of that and the upper bound. It ends the loop where X = 0."""
+    upper = jnp.sqrt(jnp.sqrt(_square_sum(r)))
+    s = _measured(x, r, upper, upper, upper)
+    zero = s.centre == 0
+    least = 1 / jnp.where(zero, 1, s.centre)
+    return s._replace(lower=guess * least, floor=jnp.where(zero, 1, tie * jnp.sqrt(upper * least)))
 
 
-def _inverse(a):
-    lu, _, perm = jax.lax.linalg.lu(a)
-    n = a.shape[0]
-    L = jnp.tril(lu, -1) + jnp.eye(n, dtype=a.dtype)
-    inv = matmul(_triangular_inverse(jnp.triu(lu), False), _triangular_inverse(L, True))
-    return inv[:, jnp.argsort(perm)]
+def _unit(a: Array) -> Array:
+    """``a / ||a||_F``, and 0 for ``a = 0``."""
+    size = jnp.sqrt(_square_sum(a))
+    return a / jnp.where(size > 0, size, 1).astype(a.dtype)
 
 
-def newton_start(a):
-    n = a.shape[0]
-    inv = _inverse(a)
-    v = inv[0] * 0 + 1
-    s1 = jnp.sqrt(_sq(a))
-    w = jax.random.normal(jax.random.key(0), (n,), a.real.dtype).astype(a.dtype)
-    for _ in range(4):
-        w = w / jnp.linalg.norm(w)
-        w = matmul(a.conj().T, matmul(a, w))
-    s1 = jnp.sqrt(jnp.linalg.norm(w))
-    sn = 1 / jnp.sqrt(_sq(inv))
-    g = jnp.sqrt(1 / (s1 * sn))
-    x = (g.astype(a.dtype) * a + inv.conj().T / g.astype(a.dtype)) / 2
-    ok = sn / s1 > 2 * tie_tolerance(a.dtype, *a.shape)
-    return jnp.where(ok, x, 0), ok
+def _smallest(m: int, n: int, tie: float) -> float:
+    """A guess of ``s_n / s_1`` that is right for most Gaussian matrices (Marchenko and Pastur 1967;
+    Edelman 1988), and well above the floor, which the loop must tell from ``s_n``."""
+    ratio = math.sqrt(n / m)
+    return max((1 - ratio) / (1 + ratio) / 4, 0.2 / n, 16 * tie)
 
 
-def polar_newton(a):
-    x, ok = newton_start(a)
-    dt = a.real.dtype
-    n = a.shape[1]
-    tol = float((jnp.finfo(dt).eps * n**0.5) ** 0.5)
-    q, good, s = _loop(x, jnp.ones((), dt), jnp.where(ok, 1.0, jnp.inf).astype(dt), tol, 1e9)
-    return q, good & ok, s
+def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None) -> tuple[Array, Array]:
+    """``(q, ok)``: the partial isometry ``q = u @ vh`` of the thin SVD of ``a``, and whether it is accurate.
 
+    ``ok`` is False, and q of no use, if ``s_n / s_1`` is below about ``3 tie_tolerance`` (1e-5 in float32),
+    zero included. Else the error of q is a few times that of an SVD. Repeated values do no harm. As the
+    last step is ``q = X (3 I - X^H X) / 2``, no singular value of q is above 1 and ``Re <q, a>`` is a lower
+    bound of the nuclear norm, with an error of second order in that of q.
 
-def polar_products(a, l0):
-    dt = a.real.dtype
-    n = a.shape[1]
-    tol = float((jnp.finfo(dt).eps * n**0.5) ** 0.5)
-    size = jnp.sqrt(_sq(a))
-    x = a / jnp.where(size == 0, 1, size).astype(a.dtype)
-    u = jnp.sqrt(_sq(_gram(x))) ** 0.5
-    q, good, s = _loop(x, l0 * u.astype(dt), jnp.where(size > 0, 1 , jnp.inf).astype(dt), tol, 1 / tie_tolerance(dt, *a.shape))
-    return q, good, s
+    Cost: a step takes three products, of m n^2 or n^3 multiplications each. Orthogonal matrices take one or
+    two steps, square Gaussian ones 8 to 10. With m >= 2 n the first steps act on the n x n Gram matrix,
+    ``A^H A`` included, as long as its rounding, which grows twice as fast, does no harm.
+
+    With a ``compute_dtype`` (bfloat16, float16; real matrices only) the products round their operands to
+    it and add in the type of ``a``; ``ok`` then means orthonormal columns to that precision alone.
+    """
+    m, n = a.shape
+    if m < n:
+        q, ok = polar_factor(a.conj().T, compute_dtype=compute_dtype)
+        return q.conj().T, ok
+    tie = tie_tolerance(a.dtype, m, n)
+    # The last step turns a defect d into 3/8 d^2, here less than rounding the entries of q.
+    tol = math.sqrt(float(jnp.finfo(compute_dtype or a.dtype).eps) * math.sqrt(n))
+
+    def product(x: Array, y: Array) -> Array:
+        if compute_dtype is None:
+            return matmul(x, y)
+        return jnp.matmul(x.astype(compute_dtype), y.astype(compute_dtype), preferred_element_type=a.dtype)
+
+    x, guess = _unit(a), _smallest(m, n, tie)
+    s = _start(x, product(x.conj().T, x), guess, tie)
+    if m >= 2 * n:
+        z = jnp.eye(n, dtype=a.dtype)
+        warm = _iterate(s._replace(x=z), product, tol=0.03, limit=64 * tie, gram=True)
+        x = jnp.where(warm.defect < _NEAR, product(x, warm.x), x)
+        s = _start(x, product(x.conj().T, x), guess, tie)
+    s = _iterate(s, product, tol, _PASSED)
+    c = s.centre.astype(a.dtype)
+    q = c * product(s.x, 1.5 * jnp.eye(n, dtype=a.dtype) - 0.5 * (c * c) * s.r)
+    return q, (s.defect <= tol) & (s.floor < _PASSED)
