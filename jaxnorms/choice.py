@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms.decompositions import krylov
+from jaxnorms.decompositions.truncated_svd import KRYLOV_FROM
 from jaxnorms.gauges import Gauge, Lp, inf
 from jaxnorms.options import Request
 from jaxnorms.spectral_methods import Full, GramPower, Krylov, Polar, Squaring
@@ -26,9 +28,10 @@ class Method(Protocol):
     def subgradient(self, gauge: Gauge, a: Array, factors: Any) -> Array: ...
 
 
-# Measured crossovers, in rows or columns of the smaller side (benchmarks/results/scale.md).
-KRYLOV_FROM = 128
-GRAM_FROM = 9
+# Measured crossovers, in rows or columns of the smaller side (benchmarks/results/scale.md). Up to
+# decompositions.thin_svd.JACOBI_TO all triplets cost less than anything else.
+PRODUCTS_FROM = 9
+SQUARING_TO = 160
 # Largest even p evaluated by Gram powers: (A^H A)^(p/2) stays in the range of float32.
 LARGEST_GRAM_POWER = 16
 
@@ -61,11 +64,17 @@ def choose(gauge: Gauge, request: Request, shape: tuple[int, ...], dtype: Any, p
 
 
 def _fastest(methods: dict[str, Method], n: int, dtype: Any, platform: str) -> str:
+    if n < PRODUCTS_FROM:
+        return "svd"
+    if "squaring" in methods and n <= SQUARING_TO:
+        return "squaring"
     if "krylov" in methods and n >= KRYLOV_FROM:
         return "krylov"
-    if "gram" in methods and n >= GRAM_FROM:
+    if "gram" in methods:
         return "gram"
-    return "svd"
+    # In double precision LAPACK is as fast as the products on CPU.
+    single = jnp.finfo(dtype).eps > 1e-10
+    return "polar" if "polar" in methods and (single or platform != "cpu") else "svd"
 
 
 def run(gauge: Gauge, request: Request, function: str, a: Array, *rest: Any) -> Any:

@@ -92,6 +92,8 @@ def matrix_norm_of(norm: Norm, a: ArrayLike, function: str, options: Options, ra
     m, n = (x.shape[i] for i in axes)
     if m and n:
         norm.check(m, n)
+        if rank is not None:
+            _checks.count(rank, "rank", min(m, n))
     return apply(lift, x, axes, keepdims)
 
 

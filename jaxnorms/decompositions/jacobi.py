@@ -10,15 +10,35 @@ Every scalar of that algorithm is a vector over the batch, the last and contiguo
 therefore costs few passes of vector instructions instead of one LAPACK call per matrix.
 """
 
+from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-# Until the columns are orthogonal to rounding, with one sweep to spare on Gaussian matrices.
-_SWEEPS = {1: 0, 2: 2, 3: 5, 4: 5}
-_MORE_SWEEPS = 7
+# Sweeps after which Gaussian matrices are done; the others get more, one at a time.
+_SWEEPS = {1: 0, 2: 1, 3: 4, 4: 5}
+_SWEEPS_ABOVE = 6
+_MOST_SWEEPS = 20
+
+
+def _batch_last(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """``f``, which takes a batch of matrices along the last axis, as a function of one matrix."""
+
+    @jax.custom_batching.custom_vmap
+    def on_batch(a: Array) -> Any:
+        return f(a)
+
+    @on_batch.def_vmap
+    def _(size: int, _: list[bool], a: Array) -> tuple[Any, Any]:
+        out = on_batch(jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1))
+        out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -1, 0), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return lambda a: jax.tree.map(lambda x: x[..., 0], on_batch(a[..., None]))
 
 
 def jacobi_svd(a: Array) -> tuple[Array, Array, Array]:
@@ -29,53 +49,66 @@ def jacobi_svd(a: Array) -> tuple[Array, Array, Array]:
     if a.shape[0] < a.shape[1]:
         u, s, vh = jacobi_svd(a.T)
         return vh.T, s, u.T
-    u, s, vh = _svd(a[:, :, None])
-    return u[:, :, 0].T, s[:, 0], vh[:, :, 0]
+    u, s, vh = _svd(a)
+    return u.T, s, vh
 
 
-@jax.custom_batching.custom_vmap
+@_batch_last
+def orthogonal_columns(a: Array) -> Array:
+    """``a v`` for an orthonormal ``v`` that makes its columns orthogonal, in no order."""
+    return _orthogonal_columns(a).swapaxes(0, 1)
+
+
+@_batch_last
 def _svd(a: Array) -> tuple[Array, Array, Array]:
     """``(u^T, s, vh)``, with vectors as rows, of the matrices ``a[:, :, i]``."""
-    w = _descending(_orthogonal_columns(a))
-    u = _orthonormal(w)
-    r = jnp.stack([_dot(x, a) for x in u])
-    s = jnp.stack([_length(x) for x in r])
+    u = _orthonormal(_descending(_orthogonal_columns(a)))
+    r = _dots(u[:, None], a.swapaxes(0, 1)[None])
     # A tied pair may come out in the wrong order by a few units in the last place.
-    return u, lax.cummin(s), _orthonormal(r)
+    return u, lax.cummin(jnp.sqrt(_squares(r))), _orthonormal(r)
 
 
-@_svd.def_vmap
-def _svd_of_batch(size: int, _: list[bool], a: Array) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
-    out = _svd(jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:3], -1))
-    return tuple(jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -1, 0) for x in out), (True,) * 3
+def _sum(term: Callable[..., Array], *x: Array) -> Array:
+    """Sum of ``term`` over the entries of vectors ``x[..., :, i]``; XLA's own reduction is slower for few."""
+    m = x[0].shape[-2]
+    if m > 16:
+        return jnp.sum(term(*x), axis=-2)
+    return reduce(jnp.add, [term(*(v[..., i, :] for v in x)) for i in range(m)])
 
 
-def _dot(x: Array, y: Array) -> Array:
-    """``x^H y`` over the first axis, unrolled: XLA's reductions over leading axes are slower."""
-    return reduce(jnp.add, [xi.conj() * yi for xi, yi in zip(x, y, strict=True)])
+def _squares(x: Array) -> Array:
+    return _sum(lambda e: jnp.square(e.real) + jnp.square(e.imag) if jnp.iscomplexobj(e) else jnp.square(e), x)
 
 
-def _square(x: Array) -> Array:
-    return reduce(jnp.add, [jnp.square(xi.real) + jnp.square(xi.imag) for xi in x])
+def _dots(x: Array, y: Array) -> Array:
+    """``x^H y``."""
+    return _sum(lambda e, f: e.conj() * f, x, y)
 
 
-def _length(x: Array) -> Array:
-    return jnp.sqrt(_square(x))
+def _orthogonal_columns(a: Array) -> Array:
+    """``(a v)^T`` with orthogonal rows, for a ``v`` that is orthonormal to rounding."""
+    m, n, _ = a.shape
+    start = _SWEEPS.get(n, _SWEEPS_ABOVE) * n // 2
+    rounding = 2 * float(jnp.finfo(a.dtype).eps) * (m + 2) ** 0.5
 
-
-def _orthogonal_columns(a: Array) -> list[Array]:
-    """``a v`` as a list of its orthogonal columns, for a ``v`` that is orthonormal to rounding."""
-    n = a.shape[1]
-
-    def two_rounds(_: int, columns: tuple[Array, ...]) -> tuple[Array, ...]:
-        new = list(columns)
+    def two_rounds(state: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
+        done, worst, columns = state
         for i in [*range(0, n - 1, 2), *range(1, n - 1, 2)]:
-            new[i + 1], new[i] = _rotated(new[i], new[i + 1])
-        return tuple(new)
+            columns[i + 1], columns[i] = _rotated(columns[i], columns[i + 1])
+        worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, columns)
+        return done + 1, worst, columns
 
-    sweeps = _SWEEPS.get(n, _MORE_SWEEPS)
-    columns = lax.fori_loop(0, (sweeps * n + 1) // 2, two_rounds, tuple(a[:, j] for j in range(n)))
-    return list(columns)
+    def unfinished(state: tuple[Array, Array, list[Array]]) -> Array:
+        return (state[0] < _MOST_SWEEPS * n // 2) & (state[1] > rounding)
+
+    zero = jnp.zeros_like(a, shape=(), dtype=jnp.int32)
+    state = (zero, jnp.ones_like(zero, dtype=a.real.dtype), [a[:, j] for j in range(n)])
+    return jnp.stack(lax.while_loop(unfinished, two_rounds, state)[2])
+
+
+def _cosine(columns: list[Array]) -> Array:
+    """The largest cosine of the angle between two columns of one matrix."""
+    return jnp.max(jnp.abs(_lower_gram(_normalized(jnp.stack(columns), 0, jnp.zeros_like(columns[0])[None]))))
 
 
 def _rotated(x: Array, y: Array) -> tuple[Array, Array]:
@@ -83,64 +116,67 @@ def _rotated(x: Array, y: Array) -> tuple[Array, Array]:
 
     The division keeps XLA from computing the inner products again for every entry.
     """
-    gamma = _dot(x, y)
+    gamma = _dots(x, y)
     if jnp.iscomplexobj(x):
         size = jnp.abs(gamma)
         phase = jnp.where(size == 0, 1, gamma.conj() / jnp.where(size == 0, 1, size).astype(x.dtype))
-        y, gamma = phase * y, size
-    difference = _square(x) - _square(y)
+        y, gamma = phase[None] * y, size
+    difference = _squares(x) - _squares(y)
     twice = 2 * jnp.where(difference < 0, -gamma, gamma)
     scale = jnp.abs(difference) + jnp.sqrt(jnp.square(difference) + jnp.square(twice))
     tan = twice / jnp.where(scale == 0, 1, scale)
     cos = lax.rsqrt(1 + jnp.square(tan))
-    c, s = cos.astype(x.dtype), (tan * cos).astype(x.dtype)
+    c, s = cos.astype(x.dtype)[None], (tan * cos).astype(x.dtype)[None]
     return c * x + s * y, c * y - s * x
 
 
-def _descending(columns: list[Array]) -> list[Array]:
-    """The columns in the order of falling lengths, by counting the longer ones of each."""
-    n = len(columns)
-    size = [_square(x) for x in columns]
-    before = [[(size[j] >= size[i]) if j < i else (size[j] > size[i]) for j in range(n)] for i in range(n)]
-    rank = lax.optimization_barrier(jnp.stack([sum(b.astype(jnp.int32) for b in row) for row in before]))
-    return [reduce(lambda x, i, k=k: jnp.where(rank[i] == k, columns[i], x), range(n), columns[0]) for k in range(n)]
+def _descending(x: Array) -> Array:
+    """The rows ``x[j]`` normalised, in the order of falling lengths, by counting how many go before each."""
+    row, square = jnp.arange(len(x))[:, None], _squares(x)
+    before = [(s[None] > square) | ((s[None] == square) & (j < row)) for j, s in enumerate(square)]
+    rank = sum(b.astype(row.dtype) for b in before)
+    chosen = (rank[None] == row[:, :, None]).astype(square.dtype) / jnp.sqrt(jnp.where(square == 0, 1, square))[None]
+    return sum(chosen[:, j, None].astype(x.dtype) * xj[None] for j, xj in enumerate(x))
 
 
-def _orthonormal(columns: Array | list[Array]) -> Array:
-    """Gram-Schmidt from the first column on, done twice; basis vectors replace what is left of dependent columns.
+def _orthonormal(x: Array) -> Array:
+    """The rows ``x[j]`` normalised, each freed of what it has in common with those before it.
 
-    A column with less than half its length outside the span of those before it is noise of the
-    size of the rounding errors: the unit vector farthest from that span takes its place.
+    Steps ``x - l x``, ``l`` the strictly lower triangle of the Gram matrix of the rows, square the error
+    once it is small, and settle at least one more row each before that. Nearly orthogonal rows take two.
+    A row of which 1% is left was noise: one of fixed random vectors takes its place, another in each step.
     """
-    done: list[Array] = []
-    for x in columns:
-        x = _outside(done, _normalized(x))
-        square = _square(x)
-        x = jnp.where(square < 0.25, _farthest(done, x), x)
-        done.append(_normalized(_outside(done, x)))
-    return jnp.stack(done)
+    n, m, _ = x.shape
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((m, n)))[0].T
+    spare = jnp.asarray(basis, x.dtype)[:, :, None]
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        done, _, y = state
+        lower = _lower_gram(y)
+        y -= sum(lower[:, j, None] * row[None] for j, row in enumerate(y))
+        return done + 1, jnp.max(jnp.abs(lower)), _normalized(y, 1e-4, jnp.roll(spare, done, axis=0))
+
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
+        return (state[0] < 4 * n) & (state[1] > 0.5 * float(jnp.finfo(x.dtype).eps) ** 0.5)
+
+    zero = jnp.zeros_like(x, shape=(), dtype=jnp.int32)
+    state = (zero, jnp.ones_like(zero, dtype=x.real.dtype), _normalized(x, 0, spare))
+    return lax.while_loop(unfinished, step, state)[2]
 
 
-def _normalized(x: Array) -> Array:
-    length = _length(x)
-    inverse = 1 / jnp.where(length == 0, 1, length)
-    return x * inverse.astype(x.dtype)
+def _normalized(x: Array, least: float, spare: Array) -> Array:
+    """The rows of ``x`` normalised, with those of ``spare`` where the squared length is at most ``least``."""
+    square = _squares(x)
+    inverse = lax.rsqrt(jnp.where(square > least, square, jnp.inf)).astype(x.dtype)[:, None]
+    return jnp.where(inverse == 0, spare, x * inverse)
 
 
-def _outside(basis: list[Array], x: Array) -> Array:
-    """``x`` less its projection on the span of the orthonormal ``basis``."""
-    if not basis:
-        return x
-    parts = lax.optimization_barrier(jnp.stack([_dot(b, x) for b in basis]))
-    return x - reduce(jnp.add, [p * b for p, b in zip(parts, basis, strict=True)])
+def _lower_gram(x: Array) -> Array:
+    """Inner products of rows of length 1 with those before them, 0 elsewhere.
 
-
-def _farthest(basis: list[Array], x: Array) -> Array:
-    """The unit vector with the smallest projection on the span of ``basis``, the first of equals."""
-    inside = [sum((jnp.square(b[i].real) + jnp.square(b[i].imag) for b in basis), jnp.zeros_like(x[i].real)) for i in range(len(x))]
-    least = reduce(jnp.minimum, inside)
-    first, rows = jnp.zeros_like(least, dtype=bool), []
-    for projection in inside:
-        rows.append((projection == least) & ~first)
-        first = first | rows[-1]
-    return jnp.stack(rows).astype(x.dtype)
+    The division by lengths keeps XLA from computing the products again for every use.
+    """
+    row = jnp.arange(len(x))[:, None, None]
+    square = _squares(x)
+    gram = _dots(x[None], x[:, None])
+    return jnp.where(row > row.swapaxes(0, 1), gram, 0) / jnp.where(square == 0, 1, square).astype(x.dtype)[None]

@@ -12,6 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms.decompositions.jacobi import jacobi_svd
+
+# Largest side of a matrix for which unrolled Jacobi rotations beat LAPACK on batches.
+JACOBI_TO = 8
+
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -53,13 +58,15 @@ def thin_svd(a: Array) -> tuple[Array, Array, Array]:
         return jnp.ones_like(a, shape=(1, 1)), s[None], v[None, :]
     if m == n == 2:
         return _two_by_two(a)
+    if max(m, n) <= JACOBI_TO:
+        return jacobi_svd(a)
     u, s, vh = _lapack_svd(a)
     return u, s, vh
 
 
 def singular_values(a: Array) -> Array:
     """The singular values alone, descending."""
-    if min(a.shape) == 1 or a.shape == (2, 2):
+    if min(a.shape) == 1 or max(a.shape) <= JACOBI_TO:
         return thin_svd(a)[1]
     return _lapack_values(a)
 

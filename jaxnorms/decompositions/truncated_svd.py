@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import prepare, scale
+from jaxnorms._scaling import prepare
 from jaxnorms.decompositions import krylov
 from jaxnorms.decompositions.thin_svd import matmul, thin_svd
 
