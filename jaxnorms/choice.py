@@ -31,7 +31,7 @@ class Method(Protocol):
 # Measured crossovers, in rows or columns of the smaller side (benchmarks/results/scale.md). Up to
 # decompositions.thin_svd.JACOBI_TO all triplets cost less than anything else.
 PRODUCTS_FROM = 9
-SQUARING_TO = 160
+SQUARING_TO = 256
 # Largest even p evaluated by Gram powers: (A^H A)^(p/2) stays in the range of float32.
 LARGEST_GRAM_POWER = 16
 

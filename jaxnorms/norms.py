@@ -78,7 +78,7 @@ def spectral_norm(a: ArrayLike, **options: Unpack[Options]) -> Array:
     """Spectral norm ``s_1``, the largest singular value: the induced 2 -> 2 norm.
 
     Derivative ``U_t V_t^H / mu`` over the mu singular values tied with the largest. Kink at ties
-    and at 0. Cost: from n = 161 on 50 to 110 passes over an n x n Gaussian matrix, below that about 12
+    and at 0. Cost: from n = 257 on 50 to 110 passes over an n x n Gaussian matrix, below that about 12
     matrix products, and one SVD up to n = 8; kept for the backward pass: 8 triplets.
 
     **Large matrices** (``method="krylov"``): of more than 4 tied values the derivative is a certified

@@ -91,19 +91,19 @@ def _orthogonal_columns(a: Array) -> Array:
     start = _SWEEPS.get(n, _SWEEPS_ABOVE) * n // 2
     rounding = 2 * float(jnp.finfo(a.dtype).eps) * (m + 2) ** 0.5
 
-    def two_rounds(state: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
-        done, worst, columns = state
+    def two_rounds(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        done, worst, columns = state[0], state[1], list(state[2])
         for i in [*range(0, n - 1, 2), *range(1, n - 1, 2)]:
             columns[i + 1], columns[i] = _rotated(columns[i], columns[i + 1])
         worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, columns)
-        return done + 1, worst, columns
+        return done + 1, worst, jnp.stack(columns)
 
-    def unfinished(state: tuple[Array, Array, list[Array]]) -> Array:
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
         return (state[0] < _MOST_SWEEPS * n // 2) & (state[1] > rounding)
 
     zero = jnp.zeros_like(a, shape=(), dtype=jnp.int32)
-    state = (zero, jnp.ones_like(zero, dtype=a.real.dtype), [a[:, j] for j in range(n)])
-    return jnp.stack(lax.while_loop(unfinished, two_rounds, state)[2])
+    state = (zero, jnp.ones_like(zero, dtype=a.real.dtype), a.swapaxes(0, 1))
+    return lax.while_loop(unfinished, two_rounds, state)[2]
 
 
 def _cosine(columns: list[Array]) -> Array:
@@ -119,7 +119,10 @@ def _rotated(x: Array, y: Array) -> tuple[Array, Array]:
     gamma = _dots(x, y)
     if jnp.iscomplexobj(x):
         size = jnp.abs(gamma)
-        phase = jnp.where(size == 0, 1, gamma.conj() / jnp.where(size == 0, 1, size).astype(x.dtype))
+        # Next to subnormal numbers, flushed or not, the quotient would be no phase.
+        tiny = size <= float(jnp.finfo(size.dtype).tiny / jnp.finfo(size.dtype).eps)
+        safe = jnp.where(tiny, 1, size)
+        phase = jnp.where(tiny, 1, lax.complex(gamma.real / safe, -gamma.imag / safe))
         y, gamma = phase[None] * y, size
     difference = _squares(x) - _squares(y)
     twice = 2 * jnp.where(difference < 0, -gamma, gamma)
