@@ -46,6 +46,7 @@ bench: export OPENBLAS_NUM_THREADS = 1
 bench: .venv/installed-benchmarks
 	$(BIN)/python benchmarks/correctness.py --update README.md
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scale.py
 
 clean:
 	rm -rf .venv .venv-floor build dist

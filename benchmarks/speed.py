@@ -1,4 +1,4 @@
-"""Speed: jaxnorms beside jnp.linalg, as ratios of paired runs in one process.
+"""Speed of one SVD: jaxnorms with ``method="svd"`` beside jnp.linalg, as ratios of paired runs in one process.
 
     python benchmarks/speed.py [--match WORDS] [--pairs N]
 
@@ -64,10 +64,13 @@ def second(f: Function) -> Callable:
 
 def rows() -> Iterator[Work]:
     """All rows, the cheap ones first."""
-    ky_fan, schatten = partial(jn.ky_fan_norm, k=4), partial(jn.schatten_norm, p=4)
+    reference: Any = {"method": "svd"}
+    ky_fan = partial(jn.ky_fan_norm, k=4, **reference)
+    schatten = partial(jn.schatten_norm, p=4, **reference)
+    spectral, nuclear = partial(jn.spectral_norm, **reference), partial(jn.nuclear_norm, **reference)
     both = [
-        ("spectral", "norm(x, 2)", jn.spectral_norm, peer_norm(2)),
-        ("nuclear", "norm(x, 'nuc')", jn.nuclear_norm, peer_norm("nuc")),
+        ("spectral", "norm(x, 2)", spectral, peer_norm(2)),
+        ("nuclear", "norm(x, 'nuc')", nuclear, peer_norm("nuc")),
     ]
     for n in (64, 512, 1024):
         for name, peer, ours, theirs in both:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms.decompositions import krylov
-from jaxnorms.decompositions.truncated_svd import KRYLOV_FROM
+from jaxnorms.decompositions.truncated_svd import by_krylov
 from jaxnorms.gauges import Gauge, Lp, inf
 from jaxnorms.options import Request
 from jaxnorms.spectral_methods import Full, GramPower, Krylov, Polar, Squaring
@@ -55,7 +55,7 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
 def choose(gauge: Gauge, request: Request, shape: tuple[int, ...], dtype: Any, platform: str) -> Method:
     """The method asked for, or else the fastest that keeps the contract."""
     methods = suitable(gauge, request, shape)
-    name = _fastest(methods, min(shape), dtype, platform) if request.method == "auto" else request.method
+    name = _fastest(methods, shape, dtype, platform) if request.method == "auto" else request.method
     if name not in methods:
         allowed = ", ".join(map(repr, ("auto", *methods)))
         m, n = shape
@@ -63,12 +63,13 @@ def choose(gauge: Gauge, request: Request, shape: tuple[int, ...], dtype: Any, p
     return methods[name]
 
 
-def _fastest(methods: dict[str, Method], n: int, dtype: Any, platform: str) -> str:
+def _fastest(methods: dict[str, Method], shape: tuple[int, ...], dtype: Any, platform: str) -> str:
+    n, leading = min(shape), methods.get("krylov")
     if n < PRODUCTS_FROM:
         return "svd"
     if "squaring" in methods and n <= SQUARING_TO:
         return "squaring"
-    if "krylov" in methods and n >= KRYLOV_FROM:
+    if isinstance(leading, Krylov) and by_krylov(shape, leading.count):
         return "krylov"
     if "gram" in methods:
         return "gram"

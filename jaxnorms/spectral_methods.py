@@ -17,7 +17,7 @@ from jax import Array
 from jaxnorms._scaling import exponent, magnitude, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
-from jaxnorms.decompositions.power import leading_by_squaring
+from jaxnorms.decompositions.squaring import leading_by_squaring
 from jaxnorms.gauges import Gauge
 
 _EXACT = "minimum-norm subgradient"

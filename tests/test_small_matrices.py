@@ -7,7 +7,7 @@ import pytest
 from matrices import COMPLEX, DTYPES, REAL, factory, gaussian, prescribed, tolerance
 
 from jaxnorms.decompositions.jacobi import jacobi_svd
-from jaxnorms.decompositions.power import leading_by_squaring
+from jaxnorms.decompositions.squaring import leading_by_squaring
 
 SMALL = [(2, 2), (3, 3), (4, 4), (8, 8), (7, 4), (3, 6)]
 MEDIUM = [(16, 16), (12, 40)]

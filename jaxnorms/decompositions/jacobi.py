@@ -91,12 +91,25 @@ def _orthogonal_columns(a: Array) -> Array:
     start = _SWEEPS.get(n, _SWEEPS_ABOVE) * n // 2
     rounding = 2 * float(jnp.finfo(a.dtype).eps) * (m + 2) ** 0.5
 
+    def one_round(first: int, x: Array) -> Array:
+        pairs, columns = range(first, n - 1, 2), list(x)
+
+        def rotations(x: Array) -> list[tuple[Array, ...]]:
+            return [_rotation(x[i], x[i + 1]) for i in pairs]
+
+        # In a branch of their own: fused with what they are used for, the coefficients would be computed once
+        # for either column, rounded differently, and could disagree on the sign of a vanishing difference.
+        turns = lax.cond(jnp.isnan(x[0, 0, 0]), lambda x: [(x[0, 0],) * 3 for _ in pairs], rotations, x)
+        for i, (phase, c, s) in zip(pairs, turns, strict=True):
+            y, z = columns[i], phase[None] * columns[i + 1]
+            columns[i + 1], columns[i] = c[None] * y + s[None] * z, c[None] * z - s[None] * y
+        return jnp.stack(columns)
+
     def two_rounds(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        done, worst, columns = state[0], state[1], list(state[2])
-        for i in [*range(0, n - 1, 2), *range(1, n - 1, 2)]:
-            columns[i + 1], columns[i] = _rotated(columns[i], columns[i + 1])
-        worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, columns)
-        return done + 1, worst, jnp.stack(columns)
+        done, worst, x = state
+        x = one_round(1, one_round(0, x))
+        worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, list(x))
+        return done + 1, worst, x
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
         return (state[0] < _MOST_SWEEPS * n // 2) & (state[1] > rounding)
@@ -111,26 +124,24 @@ def _cosine(columns: list[Array]) -> Array:
     return jnp.max(jnp.abs(_lower_gram(_normalized(jnp.stack(columns), 0, jnp.zeros_like(columns[0])[None]))))
 
 
-def _rotated(x: Array, y: Array) -> tuple[Array, Array]:
-    """The columns ``x`` and ``y`` made orthogonal, by the smaller angle of the two that do.
-
-    The division keeps XLA from computing the inner products again for every entry.
-    """
+def _rotation(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """``(phase, c, s)`` such that ``c x + s phase y`` and ``c phase y - s x`` are orthogonal, by the smaller
+    of the two angles that do it."""
     gamma = _dots(x, y)
+    phase = jnp.ones_like(gamma)
     if jnp.iscomplexobj(x):
         size = jnp.abs(gamma)
         # Next to subnormal numbers, flushed or not, the quotient would be no phase.
         tiny = size <= float(jnp.finfo(size.dtype).tiny / jnp.finfo(size.dtype).eps)
         safe = jnp.where(tiny, 1, size)
         phase = jnp.where(tiny, 1, lax.complex(gamma.real / safe, -gamma.imag / safe))
-        y, gamma = phase[None] * y, size
+        gamma = size
     difference = _squares(x) - _squares(y)
     twice = 2 * jnp.where(difference < 0, -gamma, gamma)
     scale = jnp.abs(difference) + jnp.sqrt(jnp.square(difference) + jnp.square(twice))
     tan = twice / jnp.where(scale == 0, 1, scale)
     cos = lax.rsqrt(1 + jnp.square(tan))
-    c, s = cos.astype(x.dtype)[None], (tan * cos).astype(x.dtype)[None]
-    return c * x + s * y, c * y - s * x
+    return phase, cos.astype(x.dtype), (tan * cos).astype(x.dtype)
 
 
 def _descending(x: Array) -> Array:

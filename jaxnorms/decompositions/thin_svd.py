@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxnorms.decompositions.jacobi import jacobi_svd
 
-# Largest side of a real matrix for which unrolled Jacobi rotations beat LAPACK on batches.
+# Largest side of a matrix for which unrolled Jacobi rotations beat LAPACK on batches.
 JACOBI_TO = 8
 
 matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -58,7 +58,7 @@ def thin_svd(a: Array) -> tuple[Array, Array, Array]:
         return jnp.ones_like(a, shape=(1, 1)), s[None], v[None, :]
     if m == n == 2:
         return _two_by_two(a)
-    if _by_jacobi(a):
+    if max(m, n) <= JACOBI_TO:
         return jacobi_svd(a)
     u, s, vh = _lapack_svd(a)
     return u, s, vh
@@ -66,13 +66,9 @@ def thin_svd(a: Array) -> tuple[Array, Array, Array]:
 
 def singular_values(a: Array) -> Array:
     """The singular values alone, descending."""
-    if min(a.shape) == 1 or a.shape == (2, 2) or _by_jacobi(a):
+    if min(a.shape) == 1 or max(a.shape) <= JACOBI_TO:
         return thin_svd(a)[1]
     return _lapack_values(a)
-
-
-def _by_jacobi(a: Array) -> bool:
-    return max(a.shape) <= JACOBI_TO and not jnp.iscomplexobj(a)
 
 
 def _normalize(x: Array) -> tuple[Array, Array]:
