@@ -17,7 +17,9 @@ demo: .venv/installed-notebooks
 notebooks: .venv/installed-notebooks
 	$(BIN)/python notebooks/run.py $(NOTEBOOKS)
 
-# Two processes, each on one core: 32-bit and 64-bit mode.
+# 32-bit and 64-bit mode, on two cores each. Compilation is most of the time, so it does not optimise
+# here, which also shows whether anything relies on it; `make nightly` runs what users run.
+test: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test: .venv/installed-test
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2

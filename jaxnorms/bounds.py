@@ -55,7 +55,7 @@ def norm_bounds(a: ArrayLike, ord: Any = "spectral", *, method: str = "ritz") ->
     x = _checks.matrix(a, "norm_bounds")
     lift = as_norm(ord).lift
     exact = isinstance(lift, EntrywiseLift) and lift.gauge == Lp(2.0)
-    known = exact or (isinstance(lift, SpectralLift) and lift.gauge.spread(1) is not None)
+    known = exact or (isinstance(lift, SpectralLift) and lift.gauge.spread(1) < inf)
     if not known:
         raise ValueError(f"norm_bounds: ord must be a Schatten, Ky Fan or Frobenius norm, got {ord!r}")
     if method not in ("ritz", "gram"):

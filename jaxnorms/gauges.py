@@ -60,9 +60,9 @@ class Gauge(ABC):
     def support(self, n: int) -> int:
         return n
 
-    def spread(self, n: int) -> float | None:
-        """The largest value on the Euclidean unit sphere of R^n; None where it is not known."""
-        return None
+    def spread(self, n: int) -> float:
+        """The largest value on the Euclidean unit sphere of R^n; inf where it is not known."""
+        return inf
 
     @property
     def increasing(self) -> bool:
@@ -227,8 +227,8 @@ class Lp(Gauge, static=False):
     def support(self, n: int) -> int:
         return 1 if not self.traced and self.p == inf else n
 
-    def spread(self, n: int) -> float | None:
-        return None if self.traced or self.p < 1 else float(n) ** max(0.0, 1 / self.p - 0.5)
+    def spread(self, n: int) -> float:
+        return inf if self.traced or self.p < 1 else float(n) ** max(0.0, 1 / self.p - 0.5)
 
     def dual(self) -> "Lp":
         if self.traced or self.p < 1:

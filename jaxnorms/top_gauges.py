@@ -75,7 +75,7 @@ class TopK(Gauge):
     def support(self, n: int) -> int:
         return min(self.k, n)
 
-    def spread(self, n: int) -> float | None:
+    def spread(self, n: int) -> float:
         return Lp(self.p).spread(min(n, self.k))
 
     def dual(self) -> "DualTopK":

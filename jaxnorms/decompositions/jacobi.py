@@ -68,6 +68,12 @@ def _svd(a: Array) -> tuple[Array, Array, Array]:
     return u, lax.cummin(jnp.sqrt(_squares(r))), _orthonormal(r)
 
 
+def _once(f: Callable[[Array], Any], alike: Callable[[Array], Any], x: Array) -> Any:
+    """``f(x)`` in a branch of its own (the other one, of the same shapes, is for NaN). Fused with each of
+    its uses XLA would compute it anew for every one, and round it differently."""
+    return lax.cond(jnp.isnan(x[0, 0, 0]), alike, f, x)
+
+
 def _sum(term: Callable[..., Array], *x: Array) -> Array:
     """Sum of ``term`` over the entries of vectors ``x[..., :, i]``; XLA's own reduction is slower for few."""
     m = x[0].shape[-2]
@@ -97,9 +103,8 @@ def _orthogonal_columns(a: Array) -> Array:
         def rotations(x: Array) -> list[tuple[Array, ...]]:
             return [_rotation(x[i], x[i + 1]) for i in pairs]
 
-        # In a branch of their own: fused with what they are used for, the coefficients would be computed once
-        # for either column, rounded differently, and could disagree on the sign of a vanishing difference.
-        turns = lax.cond(jnp.isnan(x[0, 0, 0]), lambda x: [(x[0, 0],) * 3 for _ in pairs], rotations, x)
+        # Computed once for each column they could disagree on the sign of a vanishing difference.
+        turns = _once(rotations, lambda x: [(x[0, 0],) * 3 for _ in pairs], x)
         for i, (phase, c, s) in zip(pairs, turns, strict=True):
             y, z = columns[i], phase[None] * columns[i + 1]
             columns[i + 1], columns[i] = c[None] * y + s[None] * z, c[None] * z - s[None] * y
@@ -146,11 +151,11 @@ def _rotation(x: Array, y: Array) -> tuple[Array, Array, Array]:
 
 def _descending(x: Array) -> Array:
     """The rows ``x[j]`` normalised, in the order of falling lengths, by counting how many go before each."""
-    row, square = jnp.arange(len(x))[:, None], _squares(x)
+    row, square = jnp.arange(len(x))[:, None], _once(_squares, lambda x: x[:, 0].real, x)
     before = [(s[None] > square) | ((s[None] == square) & (j < row)) for j, s in enumerate(square)]
-    rank = sum(b.astype(row.dtype) for b in before)
+    rank = reduce(jnp.add, [b.astype(row.dtype) for b in before])
     chosen = (rank[None] == row[:, :, None]).astype(square.dtype) / jnp.sqrt(jnp.where(square == 0, 1, square))[None]
-    return sum(chosen[:, j, None].astype(x.dtype) * xj[None] for j, xj in enumerate(x))
+    return reduce(jnp.add, [chosen[:, j, None].astype(x.dtype) * xj[None] for j, xj in enumerate(x)])
 
 
 def _orthonormal(x: Array) -> Array:

@@ -52,7 +52,7 @@ def kept_triplets(k: int) -> int:
     return k + 2 * BLOCK - 1
 
 
-def affordable(shape: tuple[int, int], k: int) -> bool:
+def affordable(shape: tuple[int, ...], k: int) -> bool:
     """Whether the basis of a search for k triplets is smaller than the matrix."""
     return kept_triplets(k) + BLOCK * STEPS <= min(shape)
 

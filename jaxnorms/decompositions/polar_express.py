@@ -43,13 +43,15 @@ def _optimal_quintics() -> np.ndarray:
     """
 
     def quintic(l: float) -> tuple[float, ...]:
-        q, r, error, last = (3 * l + 1) / 4, (l + 3) / 4, 0.0, 1.0
-        while abs(error - last) > 1e-13:
+        q, r, last = (3 * l + 1) / 4, (l + 3) / 4, math.inf
+        while True:
             rows = [(x, x**3, x**5, sign) for x, sign in ((l, 1), (q, -1), (r, 1), (1, -1))]
-            last, (a, b, c, error) = error, np.linalg.solve(rows, np.ones(4))
+            a, b, c, error = np.linalg.solve(rows, np.ones(4))
+            if abs(error - last) <= 1e-13:
+                return a, b, c, 1 - error
+            last = error
             root = math.sqrt(9 * b * b - 20 * a * c)
             q, r = (math.sqrt((-3 * b + sign * root) / (10 * c)) for sign in (-1, 1))
-        return a, b, c, 1 - error
 
     return np.array([quintic(10 ** (-j / _PER_DECADE)) for j in range(6 * _PER_DECADE, 0, -1)])
 
