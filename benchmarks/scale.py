@@ -276,23 +276,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the accuracy columns")
     parser.add_argument("--largest", type=int, default=8192, help="largest n of the passes and the plot")
     args = parser.parse_args()
-    lines = []
+    names = ("jax", "jaxlib", "torch", "scipy", "sklearn", "matfree", "optax")
+    head = f"# Scale\n\nOn {machine()}; {', '.join(map(peers.version, names))}."
+    lines = [HEADER]
     for work in ROWS:
         if all(word in f"{work.name} {'x'.join(map(str, work.shape))}" for word in args.match.split()):
             lines.append(row(work, args.rounds, args.seeds))
             print(lines[-1], file=sys.stderr, flush=True)
-    sections = ["\n".join([HEADER, *lines]), NOTE.format(rounds=args.rounds, seeds=args.seeds)]
-    if not args.match:
-        for section in (truncated(args.rounds), optax_rows(args.rounds), passes(args.largest)):
-            sections.append("\n".join(section))
-            print(sections[-1], file=sys.stderr, flush=True)
-    versions = ", ".join(map(peers.version, ("jax", "jaxlib", "torch", "scipy", "sklearn", "matfree", "optax")))
-    report = "\n\n".join([f"# Scale\n\nOn {machine()}; {versions}.", *sections]) + "\n"
-    print(report)
-    if not args.match:
-        RESULTS.mkdir(exist_ok=True)
-        plot(tuple(2**i for i in range(5, args.largest.bit_length() - 1)), RESULTS / "scale.png")
-        (RESULTS / "scale.md").write_text(report + "\n![Cost against n](scale.png)\n")
+    sections = [head, "\n".join(lines), NOTE.format(rounds=args.rounds, seeds=args.seeds)]
+    if args.match:
+        print("\n\n".join(sections))
+        return
+    RESULTS.mkdir(exist_ok=True)
+    for section in (truncated(args.rounds), optax_rows(args.rounds), passes(args.largest)):
+        sections.append("\n".join(section))
+        print(sections[-1], file=sys.stderr, flush=True)
+    plot(tuple(2**i for i in range(5, (args.largest // 2).bit_length())), RESULTS / "scale.png")
+    sections.append("![Cost against n](scale.png)")
+    (RESULTS / "scale.md").write_text("\n\n".join(sections) + "\n")
+    print("\n\n".join(sections))
 
 
 if __name__ == "__main__":
