@@ -23,7 +23,12 @@ _GRAM_RATIO = 1.05
 
 
 class NormBounds(NamedTuple):
-    """``lower <= norm <= upper``, each of shape (...)."""
+    """``lower <= norm <= upper``, each of shape (...).
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.norm_bounds(jnp.zeros((2, 3)), "nuc")
+    NormBounds(lower=Array(0., dtype=float32), upper=Array(0., dtype=float32))
+    """
 
     lower: Array
     upper: Array

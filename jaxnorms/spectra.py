@@ -18,7 +18,12 @@ from jaxnorms.options import How, Request, refuse_unknown, request
 
 
 class TruncatedSVD(NamedTuple):
-    """``u`` (..., m, k), ``s`` (..., k) descending, ``vh`` (..., k, n), and a bound of what they miss."""
+    """``u`` (..., m, k), ``s`` (..., k) descending, ``vh`` (..., k, n), and a bound of what they miss.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.truncated_svd(jnp.zeros((3, 2)), 1)._fields
+    ('u', 's', 'vh', 'error_bound')
+    """
 
     u: Array
     s: Array
@@ -27,7 +32,12 @@ class TruncatedSVD(NamedTuple):
 
 
 class SpectrumSummary(NamedTuple):
-    """What the singular values s of a matrix say, each of shape (...)."""
+    """What the singular values s of a matrix say, each of shape (...).
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.spectrum_summary(jnp.ones((2, 2))).numerical_rank
+    Array(1, dtype=int32)
+    """
 
     spectral_norm: Array
     nuclear_norm: Array
@@ -117,10 +127,9 @@ def polar(a: ArrayLike, **how: Unpack[How]) -> tuple[Array, Array]:
     2008, ch. 8.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
-    >>> u, h = jn.polar(jnp.array([[0.0, -2.0], [1.0, 0.0]]))
-    >>> u, jnp.diag(h)
-    (Array([[ 0., -1.],
-           [ 1.,  0.]], dtype=float32), Array([1., 2.], dtype=float32))
+    >>> jn.polar(jnp.array([[3.0], [4.0]]))
+    (Array([[0.6],
+           [0.8]], dtype=float32), Array([[5.]], dtype=float32))
     """
     refuse_unknown(how, "polar", How)
     return over_batch(_polar, _checks.matrix(a, "polar"), how=request(how))
