@@ -181,7 +181,7 @@ def _(search, primals, tangents):
     (a, key), (e, _) = primals, tangents
     u, s, vh = _triplets(search, a, key)
     slopes = _average(jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0), *_blocks(a, s))
-    u, s, vh = jax.lax.stop_gradient((u, s, vh))
+    u, vh = jax.lax.stop_gradient((u, vh))
     ok, largest, power = magnitude(jax.lax.stop_gradient(a))
     triplets = jnp.where(ok, u, jnp.nan), jnp.where(ok, scale(s, power), largest), jnp.where(ok, vh, jnp.nan)
     return triplets, (jnp.zeros_like(u), jnp.where(ok, slopes, jnp.nan), jnp.zeros_like(vh))

@@ -43,12 +43,13 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
     count = min(request.rank or gauge.support(n), n)
     if krylov.affordable(shape, count):
         methods.append(Krylov(count, request.tol))
-    if gauge == Lp(inf):
+    p = gauge.p if isinstance(gauge, Lp) and not gauge.traced else None
+    if p == inf:
         methods.append(Squaring())
-    if gauge == Lp(1.0):
+    if p == 1:
         methods.append(Polar(request.compute_dtype))
-    if isinstance(gauge, Lp) and not gauge.traced and gauge.p in range(4, LARGEST_GRAM_POWER + 1, 2):
-        methods.append(GramPower(int(gauge.p)))
+    if p in range(4, LARGEST_GRAM_POWER + 1, 2):
+        methods.append(GramPower(int(p)))
     return {method.name: method for method in methods}
 
 
