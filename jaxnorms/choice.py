@@ -28,7 +28,7 @@ class Method(Protocol):
     def subgradient(self, gauge: Gauge, a: Array, factors: Any) -> Array: ...
 
 
-# Measured crossovers, in rows or columns of the smaller side (benchmarks/results/scale.md). Up to
+# Measured crossovers, in rows or columns of the smaller side (benchmarks/scale.py). Up to
 # decompositions.thin_svd.JACOBI_TO all triplets cost less than anything else.
 PRODUCTS_FROM = 9
 SQUARING_TO = 256

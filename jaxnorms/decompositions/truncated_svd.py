@@ -8,7 +8,7 @@ from jaxnorms._scaling import prepare
 from jaxnorms.decompositions import krylov
 from jaxnorms.decompositions.thin_svd import matmul, thin_svd
 
-# Smaller side from which products with the matrix beat its full decomposition (benchmarks/results/scale.md).
+# Smaller side from which products with the matrix beat its full decomposition (benchmarks/scale.py).
 KRYLOV_FROM = 128
 _BLOCK = 2**16  # entries summed in one go
 
