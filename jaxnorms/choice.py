@@ -43,7 +43,7 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
     count = min(request.rank or gauge.support(n), n)
     if krylov.affordable(shape, count):
         methods.append(Krylov(count, request.tol))
-    p = gauge.p if isinstance(gauge, Lp) and not gauge.traced else None
+    p = gauge.p if isinstance(gauge, Lp) and not gauge.traced else 0
     if p == inf:
         methods.append(Squaring())
     if p == 1:
