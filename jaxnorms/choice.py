@@ -68,14 +68,15 @@ def _fastest(methods: dict[str, Method], shape: tuple[int, ...], dtype: Any, pla
     n, leading = min(shape), methods.get("krylov")
     if n < PRODUCTS_FROM:
         return "svd"
-    if "squaring" in methods and n <= SQUARING_TO:
+    single = jnp.finfo(dtype).eps > 1e-10
+    # In double precision squaring stops at eps^(2/3), far from what an SVD of this size gives.
+    if "squaring" in methods and n <= SQUARING_TO and single:
         return "squaring"
     if isinstance(leading, Krylov) and by_krylov(shape, leading.count):
         return "krylov"
     if "gram" in methods:
         return "gram"
     # In double precision LAPACK is as fast as the products on CPU.
-    single = jnp.finfo(dtype).eps > 1e-10
     return "polar" if "polar" in methods and (single or platform != "cpu") else "svd"
 
 
