@@ -97,7 +97,7 @@ def test_least_norm_and_no_curvature_across(name, dtype):
 @needs_double
 @every_norm
 def test_check_grads_to_second_order_in_both_modes(name):
-    shape = (4, 3)
+    shape = (5, 3)
     for a in smooth_points(name, shape, REAL)[:3]:
         check_grads(jax.jit(NORMS[name]), (a,), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 
@@ -105,7 +105,7 @@ def test_check_grads_to_second_order_in_both_modes(name):
 @needs_double
 @pytest.mark.parametrize("name", ["nuclear", "spectral", "schatten_4", "ky_fan_2", "mixed_2_1", "frobenius"])
 def test_check_grads_complex(name):
-    a = smooth_points(name, (4, 3), DTYPES[1])[0]
+    a = smooth_points(name, (5, 3), DTYPES[1])[0]
     check_grads(jax.jit(NORMS[name]), (a,), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 
 
@@ -221,8 +221,8 @@ def result_or_message(third, a):
 def test_third_derivatives_raise(name):
     """Or are right: where the curvature is zero everywhere, a zero third derivative may be returned."""
     flat = name in ("sum", "max", "induced_1", "induced_inf")
-    a = jnp.asarray(gaussian((4, 3), REAL))
-    weights = jnp.asarray(gaussian((4, 3), REAL, seed=1))
+    a = jnp.asarray(gaussian((5, 3), REAL))
+    weights = jnp.asarray(gaussian((5, 3), REAL, seed=1))
 
     def second(a):
         return jnp.sum(weights * jax.grad(lambda b: jnp.sum(weights * jax.grad(NORMS[name])(b)))(a))
