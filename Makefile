@@ -43,8 +43,9 @@ nightly: .venv/installed-test notebooks test-floor
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2 -m "slow or not slow"
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2 -m "slow or not slow"
 
-# One BLAS thread: on a loaded machine several wait for each other, which is noise.
-bench: export OPENBLAS_NUM_THREADS = 1
+# The threads of a peer would go on spinning, on the cores of whatever is timed next.
+bench: export OMP_WAIT_POLICY = PASSIVE
+bench: export KMP_BLOCKTIME = 0
 bench: .venv/installed-benchmarks
 	$(BIN)/python benchmarks/correctness.py --update README.md
 	$(BIN)/python benchmarks/speed.py

@@ -1,5 +1,6 @@
-"""Functions of one matrix, over the leading axes of an array."""
+"""Functions of one matrix over a batch: over the leading axes of an array, or along its last."""
 
+import math
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
@@ -29,3 +30,38 @@ def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x:
     for _ in x.shape[:-2]:
         one = jax.vmap(one)
     return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype))))
+
+
+# Entries of a batch that a CPU's cache holds together with what is computed from them.
+_IN_CACHE = 2**15
+
+
+def batch_last(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """``f``, which takes a batch of matrices along the last axis, as a function of one matrix."""
+
+    @jax.custom_batching.custom_vmap
+    def on_batch(a: Array) -> Any:
+        return f(a)
+
+    @on_batch.def_vmap
+    def _(size: int, _: list[bool], a: Array) -> tuple[Any, Any]:
+        out = on_batch(jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1))
+        out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -1, 0), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return lambda a: jax.tree.map(lambda x: x[..., 0], on_batch(a[..., None]))
+
+
+def in_pieces(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """``f`` of a batch along the last axis, which on CPU goes through it in pieces that stay in the cache."""
+
+    def by_piece(a: Array) -> Any:
+        lanes, width = a.shape[-1], max(128, _IN_CACHE // math.prod(a.shape[:-1]))
+        if lanes <= width:
+            return f(a)
+        pieces = -(-lanes // width)
+        a = jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, pieces * width - lanes)])
+        out = jax.lax.map(f, jnp.moveaxis(a.reshape(*a.shape[:-1], pieces, width), -2, 0))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., :lanes], out)
+
+    return lambda a: jax.lax.platform_dependent(a, cpu=by_piece, default=f)

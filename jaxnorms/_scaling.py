@@ -1,10 +1,12 @@
 """Exact scaling by powers of two, so that intermediate squares neither overflow nor vanish.
 
 A multiplication by a power of two commits no rounding error, so ``norm(2**k * A)`` equals
-``2**k * norm(A)`` bit for bit. The exponent comes from ``frexp`` and the factors from ``ldexp``:
-``exp2`` is inexact at most integers and ``floor(log2(x))`` is off by one below many powers of two.
+``2**k * norm(A)`` bit for bit. Exponents are read from, and written to, the bits: ``exp2`` is inexact at
+most integers, ``floor(log2(x))`` is off by one below many powers of two, and ``frexp`` and ``ldexp``, made
+for subnormal numbers too, cost more than the rest of a norm of small matrices.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,15 +20,27 @@ def max_abs(x: Array) -> Array:
 
 def exponent(largest: Array) -> Array:
     """``e`` with ``2**(e-1) <= largest < 2**e``; 0 where ``largest`` is 0, infinite or NaN."""
-    _, e = jnp.frexp(largest)
+    fraction, above, kind = _layout(largest)
+    e = (jax.lax.bitcast_convert_type(largest, kind) >> fraction) - (above - 2)
     return jnp.where(jnp.isfinite(largest) & (largest > 0), e, 0)
 
 
 def scale(x: Array, e: Array) -> Array:
     """``x * 2**e``, in two halves because ``2**-127`` by itself is flushed to zero in float32."""
     half = e // 2
-    one = jnp.ones((), x.real.dtype)
-    return x * jnp.ldexp(one, half).astype(x.dtype) * jnp.ldexp(one, e - half).astype(x.dtype)
+    return x * _power_of_two(half, x.real).astype(x.dtype) * _power_of_two(e - half, x.real).astype(x.dtype)
+
+
+def _power_of_two(e: Array, like: Array) -> Array:
+    """``2**e`` in the type of ``like``, for normal results."""
+    fraction, above, kind = _layout(like)
+    return jax.lax.bitcast_convert_type((jnp.asarray(e, kind) + (above - 1)) << fraction, like.dtype)
+
+
+def _layout(x: Array) -> tuple[int, int, jnp.dtype]:
+    """Bits of the fraction, the least power of two out of range, and the integer type of a floating type."""
+    info = jnp.finfo(x.dtype)
+    return info.nmant, int(info.maxexp), jnp.dtype(f"int{info.bits}")
 
 
 def quotient(x: Array, y: Array) -> Array:

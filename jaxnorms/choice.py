@@ -32,6 +32,9 @@ class Method(Protocol):
 # decompositions.thin_svd.JACOBI_TO all triplets cost less than anything else.
 PRODUCTS_FROM = 9
 SQUARING_TO = 256
+# On CPU the polar iteration needs matrices large enough for products to be fast, and square ones so small
+# that LAPACK does not yet use its own.
+POLAR_FROM, SQUARE_POLAR_TO = 32, 512
 # Largest even p evaluated by Gram powers: (A^H A)^(p/2) stays in the range of float32.
 LARGEST_GRAM_POWER = 16
 
@@ -77,7 +80,8 @@ def _fastest(methods: dict[str, Method], shape: tuple[int, ...], dtype: Any, pla
     if "gram" in methods:
         return "gram"
     # In double precision LAPACK is as fast as the products on CPU.
-    return "polar" if "polar" in methods and (single or platform != "cpu") else "svd"
+    on_cpu = single and n >= POLAR_FROM and (n <= SQUARE_POLAR_TO or max(shape) >= 2 * n)
+    return "polar" if "polar" in methods and (on_cpu or platform != "cpu") else "svd"
 
 
 def run(gauge: Gauge, request: Request, function: str, a: Array, *rest: Any) -> Any:

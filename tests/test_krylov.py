@@ -9,7 +9,7 @@ from matrices import COMPLEX, DTYPES, REAL, factory, gaussian, prescribed, toler
 from jaxnorms._scaling import prepare
 from jaxnorms.decompositions import krylov, tie_tolerance
 
-SHAPES = [(64, 48), (48, 64)]
+SHAPES = [(64, 48), (48, 64), (100, 48)]  # the last by its Gram matrix
 
 
 def search(k: int, **how):

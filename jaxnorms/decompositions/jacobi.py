@@ -14,31 +14,16 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from jaxnorms._batching import batch_last, in_pieces
 
 # Sweeps after which Gaussian matrices are done; the others get more, one at a time.
 _SWEEPS = {1: 0, 2: 1, 3: 4, 4: 5}
 _SWEEPS_ABOVE = 6
 _MOST_SWEEPS = 20
-
-
-def _batch_last(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
-    """``f``, which takes a batch of matrices along the last axis, as a function of one matrix."""
-
-    @jax.custom_batching.custom_vmap
-    def on_batch(a: Array) -> Any:
-        return f(a)
-
-    @on_batch.def_vmap
-    def _(size: int, _: list[bool], a: Array) -> tuple[Any, Any]:
-        out = on_batch(jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1))
-        out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -1, 0), out)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return lambda a: jax.tree.map(lambda x: x[..., 0], on_batch(a[..., None]))
 
 
 def jacobi_svd(a: Array) -> tuple[Array, Array, Array]:
@@ -53,13 +38,15 @@ def jacobi_svd(a: Array) -> tuple[Array, Array, Array]:
     return u.T, s, vh
 
 
-@_batch_last
+@batch_last
+@in_pieces
 def orthogonal_columns(a: Array) -> Array:
     """``a v`` for an orthonormal ``v`` that makes its columns orthogonal, in no order."""
     return _orthogonal_columns(a).swapaxes(0, 1)
 
 
-@_batch_last
+@batch_last
+@in_pieces
 def _svd(a: Array) -> tuple[Array, Array, Array]:
     """``(u^T, s, vh)``, with vectors as rows, of the matrices ``a[:, :, i]``."""
     u = _orthonormal(_descending(_orthogonal_columns(a)))
@@ -98,22 +85,20 @@ def _orthogonal_columns(a: Array) -> Array:
     rounding = 2 * float(jnp.finfo(a.dtype).eps) * (m + 2) ** 0.5
 
     def one_round(first: int, x: Array) -> Array:
-        pairs, columns = range(first, n - 1, 2), list(x)
-
-        def rotations(x: Array) -> list[tuple[Array, ...]]:
-            return [_rotation(x[i], x[i + 1]) for i in pairs]
-
-        # Computed once for each column they could disagree on the sign of a vanishing difference.
-        turns = _once(rotations, lambda x: [(x[0, 0],) * 3 for _ in pairs], x)
-        for i, (phase, c, s) in zip(pairs, turns, strict=True):
-            y, z = columns[i], phase[None] * columns[i + 1]
-            columns[i + 1], columns[i] = c[None] * y + s[None] * z, c[None] * z - s[None] * y
-        return jnp.stack(columns)
+        last = first + (n - first) // 2 * 2
+        if last == first:
+            return x
+        y, z = (x[first + i : last : 2] for i in range(2))
+        # Computed once for each use they could disagree on the sign of a vanishing difference.
+        phase, c, s = _once(lambda x: _rotation(x[first:last:2], x[first + 1 : last : 2]), _no_rotation(y), x)
+        z = phase[:, None] * z
+        turned = jnp.stack([c[:, None] * z - s[:, None] * y, c[:, None] * y + s[:, None] * z], axis=1)
+        return jnp.concatenate([x[:first], turned.reshape(last - first, *x.shape[1:]), x[last:]])
 
     def two_rounds(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         done, worst, x = state
         x = one_round(1, one_round(0, x))
-        worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, list(x))
+        worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, x)
         return done + 1, worst, x
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
@@ -124,9 +109,14 @@ def _orthogonal_columns(a: Array) -> Array:
     return lax.while_loop(unfinished, two_rounds, state)[2]
 
 
-def _cosine(columns: list[Array]) -> Array:
+def _cosine(columns: Array) -> Array:
     """The largest cosine of the angle between two columns of one matrix."""
-    return jnp.max(jnp.abs(_lower_gram(_normalized(jnp.stack(columns), 0, jnp.zeros_like(columns[0])[None]))))
+    return jnp.max(jnp.abs(_lower_gram(_normalized(columns, 0, jnp.zeros_like(columns[:1])))))
+
+
+def _no_rotation(x: Array) -> Callable[[Array], tuple[Array, ...]]:
+    """Of the shapes of a rotation, for the branch of :func:`_once` that is never taken."""
+    return lambda _: (x[:, 0],) * 3
 
 
 def _rotation(x: Array, y: Array) -> tuple[Array, Array, Array]:

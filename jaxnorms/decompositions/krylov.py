@@ -24,6 +24,9 @@ from jaxnorms.decompositions.thin_svd import matmul, on_cpu_one_by_one, tie_tole
 BLOCK = 4  # rows of a block: a product with four costs little more than with one
 STEPS = 8  # blocks between two restarts
 MAX_PASSES = 320
+# Smaller side up to which N of a matrix twice as long is formed: one product with many vectors costs less
+# than many with few. Its rounding, eps s_1^2, is that of the products A^H (A v) too.
+GRAM_TO = 1024
 
 _eigh = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.eigh(a)))
 _qr = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.qr(a)))
@@ -66,12 +69,18 @@ def leading_triplets(
     has an error of ``tol``, estimated as residual / gap; or, with ``by_gap=False``, when their
     residuals are below ``tol`` times s_1 s_i. Or at the level of rounding, or after MAX_PASSES products
     with the matrix, of which every step takes two. Memory: the basis, ``k + 40`` vectors of the
-    smaller dimension.
+    smaller dimension, and where that is at most GRAM_TO and half the larger one, a copy of ``a`` and N.
     """
     m, n = a.shape
     tall = m >= n
     forward, adjoint = _operators(a, exponent)
-    normal = (lambda v: adjoint(forward(v))) if tall else (lambda u: forward(adjoint(u)))
+    by_gram = max(m, n) >= 2 * min(m, n) and min(m, n) <= GRAM_TO
+    if by_gram:
+        x = scale(a, -exponent)
+        gram = matmul(x.conj().T, x) if tall else matmul(x, x.conj().T)
+        normal = partial(matmul, y=gram)
+    else:
+        normal = (lambda v: adjoint(forward(v))) if tall else (lambda u: forward(adjoint(u)))
     kept, residuals, cycles = _ritz_vectors(normal, min(m, n), a.dtype, k, tol, key, by_gap)
     # Rayleigh-Ritz of A itself, not of its square: A X = W R, R = U_r S V_r^H.
     x = _qr(kept.conj().T)[0]
@@ -81,7 +90,8 @@ def leading_triplets(
     if not tall:
         left, right = right.conj().T, left.conj().T
     largest = jnp.where(s[0] > 0, s[0], 1)
-    return Leading(left, s, right, residuals / largest, 2 * STEPS * cycles + 1)
+    passes = jnp.full_like(cycles, 2) if by_gram else 2 * STEPS * cycles
+    return Leading(left, s, right, residuals / largest, passes + 1)
 
 
 def _operators(a: Array, exponent: Array) -> tuple[Operator, Operator]:
