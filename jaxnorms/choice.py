@@ -59,7 +59,16 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
 def choose(gauge: Gauge, request: Request, shape: tuple[int, ...], dtype: Any, platform: str) -> Method:
     """The method asked for, or else the fastest that keeps the contract."""
     methods = suitable(gauge, request, shape)
-    name = _fastest(methods, shape, dtype, platform) if request.method == "auto" else request.method
+    name = request.method
+    if request.compute_dtype is not None:
+        if "polar" not in methods or name not in ("auto", "polar"):
+            raise ValueError(
+                "compute_dtype must be None except for method='polar' of the nuclear norm, "
+                f"got {request.compute_dtype} with method={name!r}"
+            )
+        name = "polar"
+    elif name == "auto":
+        name = _fastest(methods, shape, dtype, platform)
     if name not in methods:
         allowed = ", ".join(map(repr, ("auto", *methods)))
         m, n = shape

@@ -175,4 +175,6 @@ def _direct(lift: Any, request: Request) -> Any:
     """``lift``, if no method is asked for: its formula needs none."""
     if request.method != "auto":
         raise ValueError(f"method must be 'auto' for a norm of the entries, got {request.method!r}")
+    if request.compute_dtype is not None:
+        raise ValueError(f"compute_dtype must be None for a norm of the entries, got {request.compute_dtype}")
     return lift

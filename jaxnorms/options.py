@@ -20,7 +20,8 @@ class How(TypedDict, total=False):
     * ``tol=None``: error allowed in the subgradient by an iterative method (``"krylov"``); default
       ``eps**(2/3)``.
     * ``compute_dtype=None``: type of the products of ``"polar"``, such as ``jnp.bfloat16``, accumulated
-      in float32. The result is then as accurate as that type, and not checked.
+      in float32; it makes ``"auto"`` take that method. The result is as accurate as that type, and not
+      checked. ``ValueError`` for a norm or a method that has no such products.
     """
 
     method: str

@@ -131,6 +131,7 @@ def test_low_precision_products():
     reference, h = jax.value_and_grad(jn.nuclear_norm)(a)
     np.testing.assert_allclose(value, reference, rtol=2e-2)
     assert np.linalg.norm(g - h) <= 0.1 * np.linalg.norm(h)
+    assert jn.explain((1024, 1024), jnp.float32, "nuc", compute_dtype=jnp.bfloat16).method == "polar"
 
 
 def test_the_choice_looks_at_the_matrix_alone():
@@ -159,6 +160,9 @@ def test_bad_requests():
         jn.nuclear_norm(a, compute_dtype=jnp.int32)
     with pytest.raises(ValueError, match="compute_dtype must be None for a complex matrix"):
         jn.nuclear_norm(a.astype(COMPLEX), method="polar", compute_dtype=jnp.bfloat16)
+    for norm, how in ((jn.spectral_norm, {}), (jn.frobenius_norm, {}), (jn.nuclear_norm, {"method": "svd"})):
+        with pytest.raises(ValueError, match="compute_dtype must be None"):
+            norm(a, compute_dtype=jnp.bfloat16, **how)
     with pytest.raises(TypeError, match="spectral_norm: unexpected keyword 'ax'; it takes method, tol"):
         jn.spectral_norm(a, ax=0)
     with pytest.raises(ValueError, match=r"rank must be between 1 and min\(m, n\) = 4, got 5"):
