@@ -22,7 +22,7 @@ def exponent(largest: Array) -> Array:
     """``e`` with ``2**(e-1) <= largest < 2**e``; 0 where ``largest`` is 0, infinite or NaN."""
     fraction, above, kind = _layout(largest)
     e = (jax.lax.bitcast_convert_type(largest, kind) >> fraction) - (above - 2)
-    return jnp.where(jnp.isfinite(largest) & (largest > 0), e, 0)
+    return jnp.where(jnp.isfinite(largest) & (largest > 0), e, 0).astype(jnp.int32)
 
 
 def scale(x: Array, e: Array) -> Array:
