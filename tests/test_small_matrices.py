@@ -111,3 +111,12 @@ def test_squaring_notices_a_leader_outside_its_start():
     a = (u * s) @ prescribed(np.ones(16), (16, 16), np.float64)
     _, value, _, ok = jax.jit(leading_by_squaring)(jnp.asarray(a, REAL))
     assert not ok or abs(value - 1.01) < 1e-5
+
+
+@pytest.mark.parametrize("count", [2049, 4096])
+def test_batches_of_several_pieces(count):
+    """More matrices than stay in the cache, with and without a last piece that is not full."""
+    a = scaled(gaussian((count, 4, 4), REAL))
+    u, s, vh = map(np.asarray, jax.jit(jax.vmap(jacobi_svd))(a))
+    np.testing.assert_allclose((u * s[:, None]) @ vh, a, atol=tolerance(REAL))
+    np.testing.assert_allclose(s, np.linalg.svd(a.astype(float), compute_uv=False), atol=tolerance(REAL))
