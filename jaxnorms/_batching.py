@@ -32,6 +32,18 @@ def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x:
     return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype))))
 
 
+def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """``single`` of a matrix by itself, ``vmap(batch)`` of many: two ways to one result, of one structure."""
+    f = jax.custom_batching.custom_vmap(single)
+
+    @f.def_vmap
+    def _(_size: int, _batched: list[bool], a: Array) -> tuple[Any, Any]:
+        out = jax.vmap(batch)(a)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return f
+
+
 # Entries of a batch that a CPU's cache holds together with what is computed from them.
 _IN_CACHE = 2**15
 

@@ -26,7 +26,10 @@ def exponent(largest: Array) -> Array:
 
 
 def scale(x: Array, e: Array) -> Array:
-    """``x * 2**e``, in two halves because ``2**-127`` by itself is flushed to zero in float32."""
+    """``x * 2**e``, in two halves because ``2**-127`` by itself is flushed to zero in float32.
+
+    For ``|e|`` up to 252 in float32 and 2044 in float64, which no exponent of a finite number exceeds.
+    """
     half = e // 2
     return x * _power_of_two(half, x.real).astype(x.dtype) * _power_of_two(e - half, x.real).astype(x.dtype)
 

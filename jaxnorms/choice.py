@@ -34,7 +34,7 @@ PRODUCTS_FROM = 9
 SQUARING_TO = 256
 # On CPU the polar iteration needs matrices large enough for products to be fast, and square ones so small
 # that LAPACK does not yet use its own.
-POLAR_FROM, SQUARE_POLAR_TO = 32, 512
+POLAR_FROM, SQUARE_POLAR_TO = 32, 1024
 # Largest even p evaluated by Gram powers: (A^H A)^(p/2) stays in the range of float32.
 LARGEST_GRAM_POWER = 16
 
@@ -48,7 +48,7 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
         methods.append(Krylov(count, request.tol))
     p = gauge.p if isinstance(gauge, Lp) and not gauge.traced else 0
     if p == inf:
-        methods.append(Squaring())
+        methods.append(Squaring(alone=request.method == "squaring"))
     if p == 1:
         methods.append(Polar(request.compute_dtype))
     if p in range(4, LARGEST_GRAM_POWER + 1, 2):

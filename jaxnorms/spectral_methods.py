@@ -8,12 +8,14 @@ the shape of the matrix alone, never on the method. Second derivatives always ta
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._batching import single_or_batch
 from jaxnorms._scaling import exponent, magnitude, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
@@ -106,8 +108,12 @@ class Krylov:
     name: ClassVar[str] = "krylov"
 
     def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
+        passes = (
+            f"{2 * krylov.STEPS} to {krylov.MAX_PASSES} passes, twice the steps of a block of {krylov.BLOCK} vectors"
+        )
+        m, n = max(shape), min(shape)
         return (
-            f"{2 * krylov.STEPS} to {krylov.MAX_PASSES} passes, twice the steps of a block of {krylov.BLOCK} vectors",
+            f"A^H A, about {m * n**2:.2g} multiplications, and {passes} over it" if krylov.by_gram(shape) else passes,
             f"value a few eps, subgradient {self.tol or krylov.default_tolerance(dtype):.0e} or eps / gap",
             _CLUSTER,
         )
@@ -134,25 +140,35 @@ class Krylov:
 
 @dataclass(frozen=True)
 class Squaring:
-    """The largest singular value of a matrix of medium size, by squaring its Gram matrix.
+    """The largest singular value of matrices of medium size, by squaring their Gram matrices.
 
-    Where that value is not simple, or too close to the next one, all triplets.
+    Where that value is not simple, or too close to the next one, all triplets. So too for a matrix that is
+    in no batch, unless ``alone``: LAPACK is as fast then, and compiles in less time.
     """
+
+    alone: bool = False
 
     name: ClassVar[str] = "squaring"
 
     def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
         m, n = max(shape), min(shape)
         return (
-            f"7 to 40 products, about {8 * n**2 * m:.2g} multiplications; an SVD where s_1 is not simple",
+            f"7 to 40 products, about {8 * n**2 * m:.2g} multiplications; an SVD where s_1 is not simple"
+            + ("" if self.alone else ", and outside of batches"),
             f"value a few eps, subgradient {krylov.default_tolerance(dtype):.0e} or eps / gap",
             _EXACT,
         )
 
     def value(self, gauge: Gauge, a: Array) -> Array:
-        return self.factors(gauge, a)[0]
+        return self._unless_alone(partial(Full().value, gauge), lambda a: self._by_squaring(gauge, a)[0])(a)
 
     def factors(self, gauge: Gauge, a: Array) -> Result:
+        return self._unless_alone(partial(Full().factors, gauge), partial(self._by_squaring, gauge))(a)
+
+    def _unless_alone(self, single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:
+        return batch if self.alone else single_or_batch(single, batch)
+
+    def _by_squaring(self, gauge: Gauge, a: Array) -> Result:
         x, ok, largest, e = prepare(a)
         u, s, v, simple = leading_by_squaring(x)
         count = kept(gauge, a.shape)

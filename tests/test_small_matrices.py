@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import COMPLEX, DTYPES, REAL, factory, gaussian, prescribed, tolerance
+from jax.test_util import check_grads
+from matrices import COMPLEX, DTYPES, REAL, factory, gaussian, needs_double, prescribed, tolerance
 
+import jaxnorms as jn
 from jaxnorms.decompositions.jacobi import jacobi_svd
 from jaxnorms.decompositions.squaring import leading_by_squaring
 
@@ -120,3 +122,26 @@ def test_batches_of_several_pieces(count):
     u, s, vh = map(np.asarray, jax.jit(jax.vmap(jacobi_svd))(a))
     np.testing.assert_allclose((u * s[:, None]) @ vh, a, atol=tolerance(REAL))
     np.testing.assert_allclose(s, np.linalg.svd(a.astype(float), compute_uv=False), atol=tolerance(REAL))
+
+
+@needs_double
+@pytest.mark.parametrize("norm", [jn.nuclear_norm, jn.spectral_norm, lambda a: jn.schatten_norm(a, 3)])
+def test_derivatives_of_a_batch(norm):
+    """By Jacobi, where all other tests of derivatives take one matrix, and LAPACK."""
+    a = jnp.asarray(np.stack([prescribed(np.array(s), (4, 3), COMPLEX) for s in ([3, 2, 1], [3, 1, 1])]))
+    check_grads(lambda a: jnp.sum(norm(a)), (a,), order=2, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ord", [jn.Schatten(1), jn.Schatten(float("inf")), jn.KyFan(2), jn.Schatten(3)])
+@pytest.mark.parametrize("shape", [(8, 8), (12, 10)])
+def test_batches_agree_with_single_matrices_in_value_and_gradient(shape, ord):
+    """Which take other ways: Jacobi and squaring are for batches, LAPACK for one matrix."""
+    _, a = factory(shape, REAL)
+    run = jax.value_and_grad(ord)
+    many, one = jax.jit(jax.vmap(run)), jax.jit(run)
+    value, g = map(np.asarray, many(a))
+    for x, v, h in zip(a, value, g, strict=True):
+        alone, exact = one(x)
+        np.testing.assert_allclose(v, alone, rtol=tolerance(REAL))
+        if np.all(np.isfinite(alone)):
+            np.testing.assert_allclose(h, exact, atol=tolerance(REAL, 1e4))

@@ -3,8 +3,8 @@
 Rotations of two columns at a time, ``(x, y) -> (c x + s y, c y - s x)``, make the columns of ``a``
 orthogonal; normalised they are the left singular vectors ``u``, and the rows of ``u^H a``,
 normalised, the right ones (Hestenes 1958; Demmel and Veselic 1992). A sweep rotates every pair once, here
-in the odd-even order of neighbours that change places (Luk and Park 1989), so that one short loop
-body serves all sweeps: ``3 m n^2`` multiplications a sweep, and convergence is quadratic.
+in the order of a round robin (Brent and Luk 1985): half as many pairs at a time as there are columns, so
+that one short loop body serves all sweeps. ``3 m n^2`` multiplications a sweep; convergence is quadratic.
 
 Every scalar of that algorithm is a vector over the batch, the last and contiguous axis. The batch
 therefore costs few passes of vector instructions instead of one LAPACK call per matrix.
@@ -49,16 +49,29 @@ def orthogonal_columns(a: Array) -> Array:
 @in_pieces
 def _svd(a: Array) -> tuple[Array, Array, Array]:
     """``(u^T, s, vh)``, with vectors as rows, of the matrices ``a[:, :, i]``."""
-    u = _orthonormal(_descending(_orthogonal_columns(a)))
-    r = _dots(u[:, None], a.swapaxes(0, 1)[None])
+    m, n, _ = a.shape
+
+    def vectors(x: Array, spare: Array) -> tuple[Array, tuple[Array, Array]]:
+        u = _orthonormal(x, spare)
+        r = _dots(u[:, None], a.swapaxes(0, 1)[None])
+        return jnp.pad(r, [(0, 0), (0, m - n), (0, 0)]), (u, r)
+
+    # The same for the right vectors: what compiles longest, compiles once. Their r is of no use.
+    spares = jnp.asarray(np.stack([_basis(n, m), np.pad(_basis(n, n), [(0, 0), (0, m - n)])]), a.dtype)
+    _, (w, r) = lax.scan(vectors, _descending(_orthogonal_columns(a)), spares)
     # A tied pair may come out in the wrong order by a few units in the last place.
-    return u, lax.cummin(jnp.sqrt(_squares(r))), _orthonormal(r)
+    return w[0], lax.cummin(jnp.sqrt(_squares(r[0]))), w[1][:, :n]
 
 
-def _once(f: Callable[[Array], Any], alike: Callable[[Array], Any], x: Array) -> Any:
-    """``f(x)`` in a branch of its own (the other one, of the same shapes, is for NaN). Fused with each of
+def _basis(n: int, m: int) -> np.ndarray:
+    """n fixed random orthonormal rows."""
+    return np.linalg.qr(np.random.default_rng(0).standard_normal((m, n)))[0].T
+
+
+def _once(f: Callable[..., Any], alike: Callable[..., Any], *x: Array) -> Any:
+    """``f(*x)`` in a branch of its own (the other one, of the same shapes, is for NaN). Fused with each of
     its uses XLA would compute it anew for every one, and round it differently."""
-    return lax.cond(jnp.isnan(x[0, 0, 0]), alike, f, x)
+    return lax.cond(jnp.isnan(x[0][0, 0, 0]), alike, f, *x)
 
 
 def _sum(term: Callable[..., Array], *x: Array) -> Array:
@@ -81,42 +94,35 @@ def _dots(x: Array, y: Array) -> Array:
 def _orthogonal_columns(a: Array) -> Array:
     """``(a v)^T`` with orthogonal rows, for a ``v`` that is orthonormal to rounding."""
     m, n, _ = a.shape
-    start = _SWEEPS.get(n, _SWEEPS_ABOVE) * n // 2
+    if n == 1:
+        return a.swapaxes(0, 1)
+    half, rounds = n // 2, n - 1 + n % 2
+    start = _SWEEPS.get(n, _SWEEPS_ABOVE) * rounds
     rounding = 2 * float(jnp.finfo(a.dtype).eps) * (m + 2) ** 0.5
 
-    def one_round(first: int, x: Array) -> Array:
-        last = first + (n - first) // 2 * 2
-        if last == first:
-            return x
-        y, z = (x[first + i : last : 2] for i in range(2))
-        # Computed once for each use they could disagree on the sign of a vanishing difference.
-        phase, c, s = _once(lambda x: _rotation(x[first:last:2], x[first + 1 : last : 2]), _no_rotation(y), x)
-        z = phase[:, None] * z
-        turned = jnp.stack([c[:, None] * z - s[:, None] * y, c[:, None] * y + s[:, None] * z], axis=1)
-        return jnp.concatenate([x[:first], turned.reshape(last - first, *x.shape[1:]), x[last:]])
-
-    def two_rounds(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def one_round(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         done, worst, x = state
-        x = one_round(1, one_round(0, x))
+        y, z, idle = x[:half], x[half : 2 * half][::-1], x[2 * half :]
+        # Computed once for each use they could disagree on the sign of a vanishing difference.
+        phase, c, s = _once(_rotation, lambda y, _: (y[:, 0],) * 3, y, z)
+        z = phase[:, None] * z
+        y, z = c[:, None] * y + s[:, None] * z, (c[:, None] * z - s[:, None] * y)[::-1]
+        # All but one column, or all of an odd number, move one place on.
+        x = jnp.concatenate([idle, y, z] if n % 2 else [y[:1], z[-1:], y[1:], z[:-1]])
         worst = lax.cond(done + 1 < start, lambda _: worst, _cosine, x)
         return done + 1, worst, x
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
-        return (state[0] < _MOST_SWEEPS * n // 2) & (state[1] > rounding)
+        return (state[0] < _MOST_SWEEPS * rounds) & (state[1] > rounding)
 
     zero = jnp.zeros_like(a, shape=(), dtype=jnp.int32)
     state = (zero, jnp.ones_like(zero, dtype=a.real.dtype), a.swapaxes(0, 1))
-    return lax.while_loop(unfinished, two_rounds, state)[2]
+    return lax.while_loop(unfinished, one_round, state)[2]
 
 
 def _cosine(columns: Array) -> Array:
     """The largest cosine of the angle between two columns of one matrix."""
     return jnp.max(jnp.abs(_lower_gram(_normalized(columns, 0, jnp.zeros_like(columns[:1])))))
-
-
-def _no_rotation(x: Array) -> Callable[[Array], tuple[Array, ...]]:
-    """Of the shapes of a rotation, for the branch of :func:`_once` that is never taken."""
-    return lambda _: (x[:, 0],) * 3
 
 
 def _rotation(x: Array, y: Array) -> tuple[Array, Array, Array]:
@@ -141,23 +147,27 @@ def _rotation(x: Array, y: Array) -> tuple[Array, Array, Array]:
 
 def _descending(x: Array) -> Array:
     """The rows ``x[j]`` normalised, in the order of falling lengths, by counting how many go before each."""
-    row, square = jnp.arange(len(x))[:, None], _once(_squares, lambda x: x[:, 0].real, x)
-    before = [(s[None] > square) | ((s[None] == square) & (j < row)) for j, s in enumerate(square)]
-    rank = reduce(jnp.add, [b.astype(row.dtype) for b in before])
-    chosen = (rank[None] == row[:, :, None]).astype(square.dtype) / jnp.sqrt(jnp.where(square == 0, 1, square))[None]
+    row = jnp.arange(len(x))[:, None]
+
+    def permutation(x: Array) -> Array:
+        square = _squares(x)
+        before = [(s[None] > square) | ((s[None] == square) & (j < row)) for j, s in enumerate(square)]
+        rank = reduce(jnp.add, [b.astype(row.dtype) for b in before])
+        inverse = lax.rsqrt(jnp.where(square == 0, jnp.inf, square))
+        return jnp.where(rank[None] == row[:, :, None], inverse[None], 0)
+
+    chosen = _once(permutation, lambda x: jnp.broadcast_to(x[:, 0].real, (len(x), *x[:, 0].shape)), x)
     return reduce(jnp.add, [chosen[:, j, None].astype(x.dtype) * xj[None] for j, xj in enumerate(x)])
 
 
-def _orthonormal(x: Array) -> Array:
+def _orthonormal(x: Array, spare: Array) -> Array:
     """The rows ``x[j]`` normalised, each freed of what it has in common with those before it.
 
     Steps ``x - l x``, ``l`` the strictly lower triangle of the Gram matrix of the rows, square the error
     once it is small, and settle at least one more row each before that. Nearly orthogonal rows take two.
-    A row of which 1% is left was noise: one of fixed random vectors takes its place, another in each step.
+    A row of which 1% is left was noise: a row of ``spare`` takes its place, another in each step.
     """
-    n, m, _ = x.shape
-    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((m, n)))[0].T
-    spare = jnp.asarray(basis, x.dtype)[:, :, None]
+    n, spare = len(x), spare[:, :, None]
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         done, _, y = state

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxnorms._scaling import scale
@@ -60,6 +61,11 @@ def affordable(shape: tuple[int, ...], k: int) -> bool:
     return kept_triplets(k) + BLOCK * STEPS <= min(shape)
 
 
+def by_gram(shape: tuple[int, ...]) -> bool:
+    """Whether a search forms N."""
+    return max(shape) >= 2 * min(shape) and min(shape) <= GRAM_TO
+
+
 def leading_triplets(
     a: Array, k: int, exponent: Array, *, tol: float | None = None, key: Array | None = None, by_gap: bool = True
 ) -> Leading:
@@ -74,8 +80,7 @@ def leading_triplets(
     m, n = a.shape
     tall = m >= n
     forward, adjoint = _operators(a, exponent)
-    by_gram = max(m, n) >= 2 * min(m, n) and min(m, n) <= GRAM_TO
-    if by_gram:
+    if by_gram(a.shape):
         x = scale(a, -exponent)
         gram = matmul(x.conj().T, x) if tall else matmul(x, x.conj().T)
         normal = partial(matmul, y=gram)
@@ -90,7 +95,7 @@ def leading_triplets(
     if not tall:
         left, right = right.conj().T, left.conj().T
     largest = jnp.where(s[0] > 0, s[0], 1)
-    passes = jnp.full_like(cycles, 2) if by_gram else 2 * STEPS * cycles
+    passes = jnp.full_like(cycles, 2) if by_gram(a.shape) else 2 * STEPS * cycles
     return Leading(left, s, right, residuals / largest, passes + 1)
 
 
@@ -120,7 +125,9 @@ def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, 
     size = p + BLOCK * STEPS
     real = jnp.finfo(dtype).dtype
     tol = default_tolerance(dtype) if tol is None else tol
-    start = jax.random.normal(jax.random.key(0) if key is None else key, (BLOCK, n), dtype)
+    # A fixed start is a constant: compiling JAX's generator would take as long as the rest of a cycle.
+    fixed = np.random.default_rng(0).standard_normal((BLOCK, n))
+    start = jnp.asarray(fixed, dtype) if key is None else jax.random.normal(key, (BLOCK, n), dtype)
 
     def step(j, state):
         q, t, v, _ = state
@@ -183,10 +190,11 @@ def _project_out(w: Array, q: Array) -> Array:
 
 def _orthonormal(w: Array, least: Array | float) -> Array:
     """Orthonormal rows of the same span, by Gram-Schmidt; zero where ``least`` of a row or less was left."""
-    done = jnp.zeros_like(w)
-    for i in range(BLOCK):
-        row = w[i] - matmul(matmul(w[i], done.conj().T), done)
+
+    def one(i: Array, done: Array) -> Array:
+        row = _project_out(w[i], done)
         length = jnp.linalg.norm(row)
         some = length > least
-        done = done.at[i].set(jnp.where(some, row / jnp.where(some, length, 1).astype(w.dtype), 0))
-    return done
+        return done.at[i].set(jnp.where(some, row / jnp.where(some, length, 1).astype(w.dtype), 0))
+
+    return jax.lax.fori_loop(0, BLOCK, one, jnp.zeros_like(w))

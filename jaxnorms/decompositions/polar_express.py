@@ -31,6 +31,8 @@ _NEAR = 0.3
 # An image of the tolerance that large is among the values that have reached 1.
 _PASSED = 0.7
 _MOST_STEPS = 40
+# Columns above which saving a quarter of a product, or more, is worth putting blocks together.
+_BLOCKS_FROM = 512
 _PER_DECADE = 32
 # A value at u is where p is steepest: rounding would carry it further beyond u with every step.
 _SLACK = 1.01
@@ -58,6 +60,16 @@ def _optimal_quintics() -> np.ndarray:
 
 def _square_sum(x: Array) -> Array:
     return jnp.sum(jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x))
+
+
+def _gram(x: Array, product: Product) -> Array:
+    """``x^H x``, of which a block below the diagonal is the transpose of one above."""
+    n = x.shape[1]
+    if n <= _BLOCKS_FROM:
+        return product(x.conj().T, x)
+    left, right = x[:, : n // 2], x[:, n // 2 :]
+    corner = product(left.conj().T, right)
+    return jnp.block([[_gram(left, product), corner], [corner.conj().T, _gram(right, product)]])
 
 
 class _Iterate(NamedTuple):
@@ -91,7 +103,7 @@ def _iterate(start: _Iterate, product: Product, tol: float, limit: float, gram: 
     eye = jnp.eye(*start.r.shape, dtype=start.r.dtype)
 
     def step(s: _Iterate) -> _Iterate:
-        r2 = product(s.r, s.r)
+        r2 = _gram(s.r, product)
         upper = jnp.minimum(s.upper, _square_sum(r2) ** 0.125)
         near = s.defect < _NEAR
         row = jnp.floor(_PER_DECADE * jnp.log10(s.lower / (_SLACK * upper))).astype(jnp.int32) + len(table)
@@ -101,11 +113,13 @@ def _iterate(start: _Iterate, product: Product, tol: float, limit: float, gram: 
         a, b, c = a * unit, b * unit**3, c * unit**5
         p = a.astype(eye.dtype) * eye + b.astype(eye.dtype) * s.r + c.astype(eye.dtype) * r2
         x = product(s.x, p)
-        r = product(product(p, s.r), p) if gram else product(x.conj().T, x)
+        r = product(product(p, s.r), p) if gram else _gram(x, product)
         square = s.floor * s.floor
         floor = jnp.where(near, s.floor, s.floor * (a + square * (b + square * c)))
         after = _measured(x, r, lower, 2 - lower, floor, s.step + 1)
-        guess = jnp.where((lower > 0.97) & (after.defect > 0.9), 0.03, lower)
+        # The defect of n values in [lower, 2 - lower], and of one that is not.
+        possible = len(s.r) * jnp.square(2 * (1 - lower))
+        guess = jnp.where((lower > 0.97) & (jnp.square(after.defect) > possible + 0.8), 0.03, lower)
         return after._replace(lower=jnp.maximum(guess, floor))
 
     def unfinished(s: _Iterate) -> Array:
@@ -166,12 +180,12 @@ def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None) -> tuple[A
         return jnp.matmul(x.astype(compute_dtype), y.astype(compute_dtype), preferred_element_type=a.dtype)
 
     x, guess = _unit(a), _smallest(m, n, tie)
-    s = _start(x, product(x.conj().T, x), guess, tie)
+    s = _start(x, _gram(x, product), guess, tie)
     if m >= 2 * n:
         z = jnp.eye(n, dtype=a.dtype)
         warm = _iterate(s._replace(x=z), product, tol=0.03, limit=64 * tie, gram=True)
         x = jnp.where(warm.defect < _NEAR, product(x, warm.x), x)
-        s = _start(x, product(x.conj().T, x), guess, tie)
+        s = _start(x, _gram(x, product), guess, tie)
     s = _iterate(s, product, tol, _PASSED)
     c = s.centre.astype(a.dtype)
     q = c * product(s.x, 1.5 * jnp.eye(n, dtype=a.dtype) - 0.5 * (c * c) * s.r)

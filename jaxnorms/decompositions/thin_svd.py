@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._batching import single_or_batch
 from jaxnorms.decompositions.jacobi import jacobi_svd
 from jaxnorms.decompositions.two_by_two import two_by_two_svd
 
-# Largest side of a matrix for which Jacobi rotations, unrolled, pay: 3 to 7 times LAPACK's speed on batches.
-# At 8 it would be 1.6 times, for twice its time to compile.
-JACOBI_TO = 4
+# Largest side of a matrix of a batch for which Jacobi rotations pay: 7 times LAPACK's speed at 4 x 4, 2 at 8 x 8.
+JACOBI_TO = 8
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -50,8 +50,13 @@ def on_cpu_one_by_one(svd: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return lambda a: jax.lax.platform_dependent(a, cpu=in_turn, default=svd)
 
 
-_lapack_svd = on_cpu_one_by_one(partial(jnp.linalg.svd, full_matrices=False))
+_lapack_svd = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.svd(a, full_matrices=False)))
 _lapack_values = on_cpu_one_by_one(partial(jnp.linalg.svd, compute_uv=False))
+
+
+# A matrix by itself LAPACK decomposes as fast, and it takes much less time to compile.
+_small_svd = single_or_batch(_lapack_svd, jacobi_svd)
+_small_values = single_or_batch(_lapack_values, lambda a: jacobi_svd(a)[1])
 
 
 def thin_svd(a: Array) -> tuple[Array, Array, Array]:
@@ -65,17 +70,14 @@ def thin_svd(a: Array) -> tuple[Array, Array, Array]:
         return jnp.ones_like(a, shape=(1, 1)), s[None], v[None, :]
     if m == n == 2:
         return two_by_two_svd(a)
-    if max(m, n) <= JACOBI_TO:
-        return jacobi_svd(a)
-    u, s, vh = _lapack_svd(a)
-    return u, s, vh
+    return _small_svd(a) if max(m, n) <= JACOBI_TO else _lapack_svd(a)
 
 
 def singular_values(a: Array) -> Array:
     """The singular values alone, descending."""
-    if min(a.shape) == 1 or max(a.shape) <= JACOBI_TO:
+    if min(a.shape) == 1 or a.shape == (2, 2):
         return thin_svd(a)[1]
-    return _lapack_values(a)
+    return _small_values(a) if max(a.shape) <= JACOBI_TO else _lapack_values(a)
 
 
 def _normalize(x: Array) -> tuple[Array, Array]:
