@@ -1,6 +1,7 @@
 """The choice of a method, from the gauge, the shape, the dtype and the platform alone.
 
-It never looks at a batch, so that leading axes, ``vmap`` and single matrices agree.
+It never looks at the size of a batch, so that leading axes and ``vmap`` agree. A method may treat a matrix
+that is in no batch in another way, to the same accuracy and by the same convention.
 """
 
 from functools import partial
