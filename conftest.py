@@ -4,7 +4,7 @@ import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 8)
 
 # The doctests print float32 results.
 collect_ignore_glob = ["jaxnorms/*"] if jax.config.jax_enable_x64 else []

@@ -16,6 +16,7 @@ from jaxnorms.norms import (
     squared_frobenius_norm,
     unitarily_invariant_norm,
 )
+from jaxnorms.operators import LinearOperator
 from jaxnorms.spectra import SpectrumSummary, TruncatedSVD, polar, singular_values, spectrum_summary, truncated_svd
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Explanation",
     "Induced",
     "KyFan",
+    "LinearOperator",
     "Mixed",
     "NormBounds",
     "Schatten",

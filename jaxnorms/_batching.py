@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms import _checks
+from jaxnorms._mesh import on_mesh, partitioned
 
 
 def over_batch(f: Callable[..., Any], x: Array, *shared: Any, **static: Hashable) -> Any:
@@ -29,7 +30,7 @@ def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x:
 
     for _ in x.shape[:-2]:
         one = jax.vmap(one)
-    return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype))))
+    return partitioned(lambda x: jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype)))), x, 2)
 
 
 def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:
@@ -76,4 +77,5 @@ def in_pieces(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
         out = jax.lax.map(f, jnp.moveaxis(a.reshape(*a.shape[:-1], pieces, width), -2, 0))
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., :lanes], out)
 
-    return lambda a: jax.lax.platform_dependent(a, cpu=by_piece, default=f)
+    # On a mesh the batch is in pieces already.
+    return lambda a: f(a) if on_mesh(a) else jax.lax.platform_dependent(a, cpu=by_piece, default=f)

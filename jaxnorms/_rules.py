@@ -32,14 +32,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._mesh import like
 from jaxnorms._scaling import magnitude, prepare, scale
+from jaxnorms._split import Names, sum_over
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
 
-Search = Callable[[Array, Array | None], tuple[Array, Array, Array]]
+Search = Callable[[Any, Array | None], tuple[Array, Array, Array]]
 
 
 class Lift(Protocol):
     """What a norm must offer on one matrix (or vector, for the entrywise lift)."""
+
+    @property
+    def names(self) -> Names: ...  # mesh axes over which the matrix is split
 
     def value(self, a: Array) -> Array: ...
     def factors(self, a: Array) -> tuple[Array, Any]: ...
@@ -54,17 +59,23 @@ def inner(g: Array, e: Array) -> Array:
     return jnp.sum(g * e)
 
 
-@jax.custom_jvp
-def last_derivative(x: Any) -> Any:
+def _end_of_derivatives(message: str) -> Callable[[Any], Any]:
     """The identity on a pytree, beyond which no derivative is defined."""
-    return x
+
+    @jax.custom_jvp
+    def identity(x: Any) -> Any:
+        return x
+
+    @identity.defjvp
+    def _(primals, tangents):
+        raise ValueError(message)
+
+    return identity
 
 
-@last_derivative.defjvp
-def _(primals, tangents):
-    raise ValueError(
-        "jaxnorms: third derivatives of a matrix norm are not defined; value, first and second derivatives are"
-    )
+last_derivative = _end_of_derivatives(
+    "jaxnorms: third derivatives of a matrix norm are not defined; value, first and second derivatives are"
+)
 
 
 def constant(f: Callable[..., Any], *args: Any) -> Any:
@@ -101,7 +112,7 @@ def _(primals, tangents):
 def _first_order(primals, tangents):
     (lift, a), (dlift, da) = primals, tangents
     value, factors = _factors(lift, a)
-    tangent = _pair(lift, a, factors, da)
+    tangent = sum_over(_pair(lift, a, factors, da), lift.names)
     if jax.tree.leaves(lift):  # traced parameters, such as the order p of schatten_norm
         tangent += _tree_inner(_slope(lift, a), dlift)
     return (value, factors), tangent
@@ -117,7 +128,7 @@ def _pair(lift: Lift, a: Array, factors: Any, da: Array) -> Array:
 
 @jax.custom_jvp
 def _subgradient(lift: Lift, a: Array, factors: Any) -> Array:
-    return lift.subgradient(a, factors)
+    return like(a, lift.subgradient(a, factors))
 
 
 @_subgradient.defjvp
@@ -125,7 +136,7 @@ def _(primals, tangents):
     (lift, a, factors), (dlift, da, _) = primals, tangents
     g = _subgradient(lift, a, factors)
     lift, a = last_derivative((lift, a))
-    dg = lift.curvature(a, da)
+    dg = like(a, lift.curvature(a, da))
     if jax.tree.leaves(lift):
         dg += jax.jvp(lambda p: _dense(p, a), (lift,), (dlift,))[1]
     return g, dg
@@ -154,7 +165,7 @@ def _(primals, tangents):
     (lift, a), (dlift, da) = last_derivative(primals), tangents
     _, along = jax.jvp(jax.grad(lambda p: p.value(a)), (lift,), (dlift,))
     # By symmetry of the mixed derivative: d(slope) in the direction da is the slope of Re<G, da>.
-    mixed = jax.grad(lambda p: inner(_dense(p, a), da))(lift)
+    mixed = jax.grad(lambda p: sum_over(inner(_dense(p, a), da), p.names))(lift)
     return slope, jax.tree.map(jnp.add, along, mixed)
 
 
@@ -234,7 +245,7 @@ def _(search, primals, tangents):
     return primal_out, (du, _average(slopes.real, tied, zero), dv.conj().T)
 
 
-def _blocks(a: Array, s: Array) -> tuple[Array, Array]:
+def _blocks(a: Any, s: Array) -> tuple[Array, Array]:
     """Which pairs of singular values are tied (as 0/1 weights), and which are zero."""
     gap = tie_tolerance(s.dtype, *a.shape) * s[0]
     return (jnp.abs(s[None, :] - s[:, None]) <= gap).astype(s.dtype), s <= gap
@@ -242,3 +253,60 @@ def _blocks(a: Array, s: Array) -> tuple[Array, Array]:
 
 def _average(slopes: Array, tied: Array, zero: Array) -> Array:
     return jnp.where(zero, 0, matmul(tied / jnp.sum(tied, axis=1, keepdims=True), slopes))
+
+
+# Operators known by their products alone, ``A(params) x = op.matvec(op.params, x)``. There is no dense G:
+# a lift offers, in its place, ``pair(op, factors, dop)`` = Re<G, dA> from products with dA, and that is
+# differentiated no further. So its factors need no rule of their own.
+
+only_derivative = _end_of_derivatives(
+    "jaxnorms: second derivatives of a norm or singular value of a LinearOperator are not defined; value and first "
+    "derivative are. The norm of the dense matrix has them"
+)
+
+
+class ProductLift(Protocol):
+    """What a norm must offer on an operator."""
+
+    def value(self, op: Any) -> Array: ...
+    def factors(self, op: Any) -> tuple[Array, Any]: ...
+    def pair(self, op: Any, factors: Any, dop: Any) -> Array: ...
+
+
+@jax.custom_jvp
+def evaluate_by_products(lift: ProductLift, op: Any) -> Array:
+    """The norm of an operator, differentiable once in its parameters."""
+    return lift.value(op)
+
+
+@evaluate_by_products.defjvp
+def _(primals, tangents):
+    (lift, op), (_, dop) = primals, tangents
+    op = only_derivative(op)
+    value, factors = lift.factors(op)
+    return value, jax.checkpoint(lambda op, factors: lift.pair(op, factors, dop), prevent_cse=False)(op, factors)
+
+
+def slopes(op: Any, dop: Any, u: Array, v: Array) -> Array:
+    """``Re u_i^H (dA) v_i`` for rows ``u_i`` and ``v_i``; (dA) v is the derivative of A v in the parameters."""
+
+    def products(params: Any) -> Array:
+        return jax.vmap(partial(op.matvec, params))(v)
+
+    _, derivative = jax.jvp(products, (op.params,), (dop.params,))
+    return jnp.sum((u.conj() * derivative).real, axis=1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def leading_by_products(search: Search, op: Any, key: Array | None = None) -> tuple[Array, Array, Array]:
+    """Singular triplets of an operator, NaN vectors where it is not finite; :func:`leading` for operators."""
+    return search(op, key)
+
+
+@leading_by_products.defjvp
+def _(search, primals, tangents):
+    (op, key), (dop, _) = primals, tangents
+    op = only_derivative(op)
+    u, s, vh = search(op, key)
+    each = jax.checkpoint(lambda op, u, vh: slopes(op, dop, u.T, vh.conj()), prevent_cse=False)(op, u, vh)
+    return (u, s, vh), (jnp.zeros_like(u), _average(each, *_blocks(op, s)), jnp.zeros_like(vh))

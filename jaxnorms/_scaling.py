@@ -11,11 +11,17 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def max_abs(x: Array) -> Array:
-    """Largest ``|x_i|`` (of real and imaginary parts), NaN if there is one, 0 if ``x`` is empty."""
+def max_abs(x: Array, names: tuple[str, ...] = ()) -> Array:
+    """Largest ``|x_i|`` (of real and imaginary parts), NaN if there is one, 0 if ``x`` is empty; of the blocks
+    on all devices along the mesh axes ``names``."""
     if jnp.iscomplexobj(x):
-        return jnp.maximum(max_abs(x.real), max_abs(x.imag))
-    return jnp.max(jnp.abs(x), initial=0)
+        return jnp.maximum(max_abs(x.real, names), max_abs(x.imag, names))
+    largest = jnp.max(jnp.abs(x), initial=0)
+    if not names:
+        return largest
+    # Nonnegative numbers are in the order of their bits, with NaN at the end, which pmax might lose.
+    bits = jax.lax.bitcast_convert_type(largest, _layout(largest)[2])
+    return jax.lax.bitcast_convert_type(jax.lax.pmax(bits, names), largest.dtype)
 
 
 def exponent(largest: Array) -> Array:
@@ -52,13 +58,13 @@ def quotient(x: Array, y: Array) -> Array:
     return scale(x, -e) / scale(y, -e)
 
 
-def magnitude(a: Array) -> tuple[Array, Array, Array]:
+def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:
     """Whether ``a`` is finite; ``max |a|``; its exponent, 0 if not finite."""
-    largest = max_abs(a)
+    largest = max_abs(a, names)
     return jnp.isfinite(largest), largest, exponent(largest)
 
 
-def prepare(a: Array) -> tuple[Array, Array, Array, Array]:
+def prepare(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array, Array]:
     """``a 2^-e`` of magnitude about 1, or zeros if not finite; whether it is; ``max |a|``; ``e``."""
-    ok, largest, e = magnitude(a)
+    ok, largest, e = magnitude(a, names)
     return jnp.where(ok, scale(a, -e), 0), ok, largest, e

@@ -1,8 +1,10 @@
 """Certified lower and upper bounds of norms, from a few products with the matrix."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -15,6 +17,8 @@ from jaxnorms.decompositions.truncated_svd import residual, truncated_svd
 from jaxnorms.gauges import Gauge, Lp, inf
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.norm_objects import as_norm
+from jaxnorms.operator_norms import RitzValues, ritz_of_operator, size_of_operator
+from jaxnorms.operators import LinearOperator, checked, replicated
 
 # Triplets asked for where the norm depends on all of them.
 _TRIPLETS = 8
@@ -34,7 +38,7 @@ class NormBounds(NamedTuple):
     upper: Array
 
 
-def norm_bounds(a: ArrayLike, ord: Any = "spectral", *, method: str = "ritz") -> NormBounds:
+def norm_bounds(a: ArrayLike | LinearOperator, ord: Any = "spectral", *, method: str = "ritz") -> NormBounds:
     """Bounds of a Schatten, Ky Fan or Frobenius norm of ``(..., m, n)`` matrices, without a full SVD.
 
     ``method="ritz"`` takes k leading triplets ``A ~ U T V^H``, their residuals ``R = (1 - P) A V`` and
@@ -47,6 +51,11 @@ def norm_bounds(a: ArrayLike, ord: Any = "spectral", *, method: str = "ritz") ->
     ``method="gram"``, for the spectral norm, squares the Gram matrix until ``upper / lower <= 1.06``
     for every matrix: ``||A||_2 <= ||(A^H A)^(2^(t-1))||_F^(2^-t)``.
 
+    Of a :class:`LinearOperator` only ``method="ritz"``. The lower bound follows from the products with the k
+    triplets; an upper one cannot be certified from a few products, since A may be large where nobody looked. So
+    e, and the Frobenius norm, is computed from min(m, n) products, and certified as far as these are right
+    to rounding: what ``matvec`` itself rounds cannot be seen from outside.
+
     Both bounds are moved apart by the rounding of their own computation (a probabilistic bound,
     ``8 eps sqrt(m + n)`` relative). They are constants: no derivative. Raises ``ValueError`` for another norm
     or method. Cost: about 40 passes over ``a``, or 5 to 8 products of n x n matrices. Source: Golub and
@@ -57,7 +66,7 @@ def norm_bounds(a: ArrayLike, ord: Any = "spectral", *, method: str = "ritz") ->
     >>> bool(lower <= 2 <= upper <= 1.06 * lower)
     True
     """
-    x = _checks.matrix(a, "norm_bounds")
+    x = a if isinstance(a, LinearOperator) else _checks.matrix(a, "norm_bounds")
     lift = as_norm(ord).lift
     exact = isinstance(lift, EntrywiseLift) and lift.gauge == Lp(2.0)
     known = exact or (isinstance(lift, SpectralLift) and lift.gauge.spread(1) < inf)
@@ -68,6 +77,10 @@ def norm_bounds(a: ArrayLike, ord: Any = "spectral", *, method: str = "ritz") ->
     if method == "gram" and lift.gauge != Lp(inf):
         raise ValueError(f"norm_bounds: method='gram' is for the spectral norm, got ord={ord!r}")
     as_norm(ord).check(*x.shape[-2:])
+    if isinstance(x, LinearOperator):
+        if method != "ritz":
+            raise ValueError(f"norm_bounds: method of a LinearOperator must be 'ritz', got {method!r}")
+        return _rules.constant(partial(_bounds_of_operator, gauge=lift.gauge, exact=exact), checked(x))
     function = _exact if exact else _from_gram_powers if method == "gram" else _from_ritz_triplets
     return over_batch(_bounds, x, function=function, gauge=lift.gauge)
 
@@ -77,9 +90,31 @@ def _bounds(a: Array, function: Any, gauge: Gauge) -> NormBounds:
         return NormBounds(*(jnp.zeros((), jnp.finfo(a.dtype).dtype),) * 2)
     x, ok, largest, e = prepare(a)
     lower, upper = _rules.constant(function, x, gauge)
-    rounding = 8 * float(jnp.finfo(lower.dtype).eps) * math.sqrt(sum(a.shape))
-    lower, upper = lower * (1 - rounding), upper * (1 + rounding)
-    return NormBounds(*(jnp.where(ok, scale(bound, e), largest) for bound in (lower, upper)))
+    return NormBounds(*(jnp.where(ok, scale(bound, e), largest) for bound in _apart(lower, upper, a.shape)))
+
+
+def _apart(lower: Array, upper: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    rounding = 8 * float(jnp.finfo(lower.dtype).eps) * math.sqrt(sum(shape))
+    return lower * (1 - rounding), upper * (1 + rounding)
+
+
+@partial(jax.jit, static_argnames=("gauge", "exact"))
+def _bounds_of_operator(op: LinearOperator, gauge: Gauge, exact: bool) -> NormBounds:
+    return replicated(partial(_operator_bounds, gauge=gauge, exact=exact), op)
+
+
+def _operator_bounds(op: LinearOperator, gauge: Gauge, exact: bool) -> NormBounds:
+    n, real = min(op.shape), jnp.finfo(op.dtype)
+    if exact:
+        size, restored = size_of_operator(op)
+        lower = upper = size
+    else:
+        ritz, restored = ritz_of_operator(op, _triplets(gauge, n))
+        lower, upper = _around(gauge, n, ritz)
+    lower, upper = _apart(lower, upper, op.shape)
+    if lower.dtype != real.dtype:  # rounding to 16 bits must not move them together
+        lower, upper = lower * (1 - float(real.eps)), upper * (1 + float(real.eps))
+    return NormBounds(*(restored(bound).astype(real.dtype) for bound in (lower, upper)))
 
 
 def _exact(x: Array, gauge: Gauge) -> tuple[Array, Array]:
@@ -89,9 +124,7 @@ def _exact(x: Array, gauge: Gauge) -> tuple[Array, Array]:
 
 def _from_ritz_triplets(x: Array, gauge: Gauge) -> tuple[Array, Array]:
     n = min(x.shape)
-    k = gauge.support(n) if gauge.support(n) < n else min(_TRIPLETS, n)
-    u, _, vh = truncated_svd(x, k, None, None)
-    k = u.shape[1]
+    u, _, vh = truncated_svd(x, _triplets(gauge, n), None, None)
     v, uh = vh.conj().T, u.conj().T
     av, ua = matmul(x, v), matmul(uh, x)
     core = matmul(uh, av)
@@ -100,6 +133,15 @@ def _from_ritz_triplets(x: Array, gauge: Gauge) -> tuple[Array, Array]:
     l = jnp.linalg.norm(ua - matmul(core, vh))
     # E = A - U (U^H A) - (A V - U U^H A V) V^H
     e = residual(x, jnp.concatenate([u, av - matmul(u, core)], axis=1), jnp.concatenate([ua, vh]))
+    return _around(gauge, n, RitzValues(t, r, l, e))
+
+
+def _triplets(gauge: Gauge, n: int) -> int:
+    return gauge.support(n) if gauge.support(n) < n else min(_TRIPLETS, n)
+
+
+def _around(gauge: Gauge, n: int, ritz: RitzValues) -> tuple[Array, Array]:
+    (t, r, l, e), k = ritz, ritz.t.shape[0]
     lower = gauge.value(t)
     if gauge == Lp(inf):
         return lower, singular_values(jnp.stack([jnp.stack([t[0], l]), jnp.stack([r, e])]))[0]

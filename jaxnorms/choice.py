@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._mesh import on_mesh
 from jaxnorms.decompositions import krylov
 from jaxnorms.decompositions.truncated_svd import by_krylov
 from jaxnorms.gauges import Gauge, Lp, inf
@@ -81,6 +82,9 @@ def _fastest(methods: dict[str, Method], shape: tuple[int, ...], dtype: Any, pla
     n, leading = min(shape), methods.get("krylov")
     if n < PRODUCTS_FROM:
         return "svd"
+    if platform == "mesh":  # of products alone, and where all triplets are needed, those of a small factor
+        large = isinstance(leading, Krylov) and by_krylov(shape, leading.count)
+        return "krylov" if large else "gram" if "gram" in methods else "svd"
     single = jnp.finfo(dtype).eps > 1e-10
     # In double precision squaring stops at eps^(2/3), far from what an SVD of this size gives.
     if "squaring" in methods and n <= SQUARING_TO and single:
@@ -95,7 +99,9 @@ def _fastest(methods: dict[str, Method], shape: tuple[int, ...], dtype: Any, pla
 
 
 def run(gauge: Gauge, request: Request, function: str, a: Array, *rest: Any) -> Any:
-    """``function`` of the method chosen for the platform that the program is compiled for."""
+    """``function`` of the method chosen for the platform that the program is compiled for, or for a mesh."""
+    if on_mesh(a):
+        return getattr(choose(gauge, request, a.shape, a.dtype, "mesh"), function)(gauge, a, *rest)
     cpu, other = (choose(gauge, request, a.shape, a.dtype, platform) for platform in ("cpu", "accelerator"))
     if cpu == other:
         return getattr(cpu, function)(gauge, a, *rest)

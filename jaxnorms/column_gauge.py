@@ -1,12 +1,13 @@
 """The gauge of the mixed and induced norms: one gauge of the columns' values under another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._split import Names, count, sum_over
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.gauges import Gauge, Lp, inf
 
@@ -36,10 +37,10 @@ class Columns(Gauge):
         x, d = self._turn(x), self._turn(d)
         n, h, w, g, ties = self._parts(x, tol)
         # Along the manifold on which tied columns stay tied, from both sides.
-        along = partial(_keep_tied, h, w, self.outer.tied(n, ties)) if self._extreme else lambda d: d
+        along = partial(self._keep_tied, h, w, self.outer.tied(n, ties)) if self._extreme else lambda d: d
         d = along(d)
         bend = self._by_column(lambda c, e: self.inner.hessian(c, tol, e))(x, d)
-        dg = self.outer.hessian(n, ties, jnp.sum(h * d, axis=0))
+        dg = self.outer.hessian(n, ties, self._down(h * d))
         return self._turn(along(dg[None, :] * h + g[None, :] * bend))
 
     def ratio(self, x: Array, tol: float) -> Array:
@@ -51,8 +52,16 @@ class Columns(Gauge):
         """n_j, h_j, w_j, g_j, and the tolerance for ties of the n_j."""
         n = self._by_column(self.inner.value, 0)(x)
         h = self._by_column(lambda c: self.inner.subgradient(c, tol))(x)
-        w, ties = jnp.sum(jnp.square(h), axis=0), tie_tolerance(x.dtype, *x.shape) if self._extreme else tol
+        w, ties = self._down(jnp.square(h)), self._tolerance(x) if self._extreme else tol
         return n, h, w, self.outer.subgradient(n, ties, w), ties
+
+    def _tolerance(self, x: Array) -> float:
+        shape = x.shape[0] * count(self.inner.names), x.shape[1] * count(self.outer.names)
+        return tie_tolerance(x.dtype, *shape)
+
+    def _down(self, x: Array) -> Array:
+        """Sums of the columns."""
+        return sum_over(jnp.sum(x, axis=0), self.inner.names)
 
     def _turn(self, x: Array) -> Array:
         return x.T if self.rows else x
@@ -73,19 +82,22 @@ class Columns(Gauge):
         """Each column of a diagonal matrix has one entry."""
         return self.outer
 
+    def split(self, rows: Names, columns: Names) -> "Columns":
+        down, along = (columns, rows) if self.rows else (rows, columns)
+        return replace(self, inner=replace(self.inner, names=down), outer=replace(self.outer, names=along))
+
     def dual(self) -> "Columns":
         return Columns(self.inner.dual(), self.outer.dual(), self.rows)
 
+    def _keep_tied(self, h: Array, w: Array, tied: Array, d: Array) -> Array:
+        """``d`` projected onto the directions in which tied columns stay tied.
 
-def _keep_tied(h: Array, w: Array, tied: Array, d: Array) -> Array:
-    """``d`` projected onto the directions in which tied columns stay tied.
-
-    The normal space is spanned by the differences of the h_j of tied columns: subtract
-    c_j h_j with sum c_j = 0, c_j = a_j - mu/w_j, a_j = <h_j, d_j>/w_j, so that the value of every
-    tied column changes at the same rate mu.
-    """
-    inverse = jnp.where(tied, 1 / jnp.where(tied, w, 1), 0)
-    slopes = jnp.where(tied, jnp.sum(h * d, axis=0), 0)
-    total = jnp.sum(inverse)
-    mu = jnp.sum(slopes * inverse) / jnp.where(total > 0, total, 1)
-    return d - h * (inverse * jnp.where(tied, slopes - mu, 0))[None, :]
+        The normal space is spanned by the differences of the h_j of tied columns: subtract
+        c_j h_j with sum c_j = 0, c_j = a_j - mu/w_j, a_j = <h_j, d_j>/w_j, so that the value of every
+        tied column changes at the same rate mu.
+        """
+        inverse = jnp.where(tied, 1 / jnp.where(tied, w, 1), 0)
+        slopes = jnp.where(tied, self._down(h * d), 0)
+        total = sum_over(jnp.sum(inverse), self.outer.names)
+        mu = sum_over(jnp.sum(slopes * inverse), self.outer.names) / jnp.where(total > 0, total, 1)
+        return d - h * (inverse * jnp.where(tied, slopes - mu, 0))[None, :]

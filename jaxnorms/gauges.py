@@ -18,7 +18,7 @@ dropped. Prox and projection have their place here beside ``dual``.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._scaling import exponent, max_abs, quotient, scale
+from jaxnorms._split import Names, sum_over
 
 inf = float("inf")
 
@@ -40,6 +41,9 @@ class Gauge(ABC):
 
     A subclass is a frozen dataclass of hashable fields, static under ``jit``.
     """
+
+    # Mesh axes along which the vector goes on, on other devices.
+    names: Names = ()
 
     def __init_subclass__(cls, static: bool = True):
         if static:
@@ -78,12 +82,16 @@ class Gauge(ABC):
         """The gauge of the diagonal of a diagonal matrix."""
         return self
 
+    def split(self, rows: Names, columns: Names) -> "Gauge":
+        """The gauge of a matrix whose sides are split over these mesh axes."""
+        raise ValueError(f"axis_name must be None: {self!r} needs all entries on one device")
+
     def dual(self) -> "Gauge":
         raise ValueError(f"the dual of {self!r} is not known")
 
     def ratio(self, x: Array, tol: float) -> Array:
         """``g_i / x_i``, with its limit ``h_ii`` at ``x_i = 0``."""
-        zero = x <= tol * max_abs(x)
+        zero = x <= tol * max_abs(x, self.names)
         return jnp.where(zero, self.diagonal(x, tol), self.subgradient(x, tol) / jnp.where(zero, 1, x))
 
     def differences(self, x: Array, tol: float) -> tuple[Array, Array]:
@@ -113,6 +121,7 @@ class Lp(Gauge, static=False):
 
     p: Any
     conjugate: Any = field(default=None, compare=False, repr=False)
+    names: Names = field(default=(), repr=False)
 
     @property
     def traced(self) -> bool:
@@ -127,16 +136,22 @@ class Lp(Gauge, static=False):
             if x.size == 0 and self.p >= 0:
                 return jnp.zeros((), x.dtype)
             if self.p == 1:
-                return jnp.sum(x)
+                return self._sum(x)
             if self.p == 0:
                 return jnp.sum(x != 0).astype(x.dtype)
             if self.p == 2:
-                e = exponent(max_abs(x))
-                return scale(jnp.sqrt(jnp.sum(jnp.square(scale(x, -e)))), e)
+                e = exponent(self._largest(x))
+                return scale(jnp.sqrt(self._sum(jnp.square(scale(x, -e)))), e)
             if self.p in (inf, -inf):
                 return self._anchor(x)
         anchor, usable, _, total = self._power_sum(x)
         return jnp.where(usable, anchor * total ** (1 / self._order), anchor)
+
+    def _sum(self, x: Array) -> Array:
+        return sum_over(jnp.sum(x), self.names)
+
+    def _largest(self, x: Array) -> Array:
+        return max_abs(x, self.names)
 
     @property
     def _order(self) -> Any:
@@ -144,7 +159,7 @@ class Lp(Gauge, static=False):
 
     def _anchor(self, x: Array) -> Array:
         """The entry that dominates the sum: quotients by it neither overflow nor vanish."""
-        return jnp.min(x) if not self.traced and self.p < 0 else max_abs(x)
+        return jnp.min(x) if not self.traced and self.p < 0 else self._largest(x)
 
     def _power_sum(self, x: Array, tol: float = 0) -> tuple[Array, Array, Array, Array]:
         anchor = self._anchor(x)
@@ -152,11 +167,11 @@ class Lp(Gauge, static=False):
         r = quotient(x, jnp.where(usable, anchor, 1))
         if self.traced:  # for p = inf the ties are exactly 1, and no quotient is rounded above it
             r = jnp.where(x >= jnp.where(jnp.isinf(self.p), anchor * (1 - tol), anchor), 1, r)
-        return anchor, usable, r, jnp.where(usable, jnp.sum(_power(r, self._order)), 1)
+        return anchor, usable, r, jnp.where(usable, self._sum(_power(r, self._order)), 1)
 
     def subgradient(self, x: Array, tol: float, weights: Array | None = None) -> Array:
         """``g``; with ``weights``, the subgradient that minimises ``sum_i weights_i g_i^2``."""
-        top = max_abs(x)
+        top = self._largest(x)
         if not self.traced:
             if self.p == 0 or x.size == 0:
                 return jnp.zeros_like(x)
@@ -166,11 +181,11 @@ class Lp(Gauge, static=False):
                 tied = self.tied(x, tol)
                 weights = weights if weights is not None and self.p == inf else jnp.ones_like(x)
                 share = jnp.where(tied, 1 / jnp.where(tied, weights, 1), 0)
-                total = jnp.sum(share)
+                total = self._sum(share)
                 return share / jnp.where(total > 0, total, 1)
             if self.p == 2:
                 r = scale(x, -exponent(top))
-                length = jnp.sqrt(jnp.sum(jnp.square(r)))
+                length = jnp.sqrt(self._sum(jnp.square(r)))
                 return r / jnp.where(length > 0, length, 1)
         _, usable, r, total = self._power_sum(x, tol)
         positive = (x > tol * top) & usable
@@ -178,7 +193,7 @@ class Lp(Gauge, static=False):
 
     def tied(self, x: Array, tol: float) -> Array:
         """The entries that attain the value of the largest (smallest) entry, none if that is 0."""
-        anchor, gap = self._anchor(x), tol * max_abs(x)
+        anchor, gap = self._anchor(x), tol * self._largest(x)
         return (jnp.abs(x - anchor) <= gap) & (anchor > gap)
 
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
@@ -186,7 +201,7 @@ class Lp(Gauge, static=False):
             return jnp.zeros_like(d)
         f, _ = self._unit(x)
         g, d = self.subgradient(x, tol), quotient(d, f)
-        return self._slopes(x, tol) * d - self._bend() * g * jnp.sum(g * d)
+        return self._slopes(x, tol) * d - self._bend() * g * self._sum(g * d)
 
     def diagonal(self, x: Array, tol: float) -> Array:
         if self.polyhedral:
@@ -196,7 +211,7 @@ class Lp(Gauge, static=False):
     def _slopes(self, x: Array, tol: float) -> Array:
         """``f`` times the curvature of each entry by itself, ``(p-1) (x_i/f)^(p-2)``."""
         _, u = self._unit(x)
-        zero = x <= tol * max_abs(x)
+        zero = x <= tol * self._largest(x)
         c = self._bend() * jnp.where(zero, 1, u) ** (self._order - 2)
         return jnp.where(zero, jnp.where(self.p == 2, 1, 0), jnp.where(jnp.isfinite(c), c, 0))
 
@@ -235,12 +250,15 @@ class Lp(Gauge, static=False):
             raise ValueError(f"the dual of {self!r} is not known: it needs a static p >= 1")
         return Lp(self.conjugate or conjugate_exponent(self.p), self.p)
 
+    def split(self, rows: Names, columns: Names) -> "Lp":
+        return replace(self, names=rows + columns)
+
     def tree_flatten(self):
-        return ((self.p,), None) if self.traced else ((), self)
+        return ((self.p,), self.names) if self.traced else ((), self)
 
     @classmethod
     def tree_unflatten(cls, aux, children):
-        return cls(*children) if aux is None else aux
+        return aux if isinstance(aux, Lp) else cls(*children, names=aux)
 
 
 def _power(r: Array, a: Any) -> Array:

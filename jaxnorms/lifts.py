@@ -18,11 +18,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._scaling import max_abs, prepare, scale
+from jaxnorms._split import Names, sum_over
 from jaxnorms.choice import run
 from jaxnorms.decompositions import matmul, thin_svd, tie_tolerance
+from jaxnorms.decompositions.spreading import on_grid
 from jaxnorms.gauges import Gauge
-from jaxnorms.options import AUTO, Request
-from jaxnorms.spectral_methods import poison
+from jaxnorms.options import AUTO, WHOLE, Request
+from jaxnorms.spectral_methods import curvature_core, poison
+from jaxnorms.split_lift import SplitSpectralLift
 
 
 def _phase(a: Array) -> Array:
@@ -47,6 +50,7 @@ class EntrywiseLift:
     """
 
     gauge: Gauge
+    names: Names = field(default=(), metadata={"static": True})
 
     def _polar(self, a: Array) -> tuple[Array, Array]:
         """Phases and magnitudes; a real matrix keeps its signs where they do not matter, which
@@ -56,7 +60,7 @@ class EntrywiseLift:
         return _phase(a), jnp.abs(a)
 
     def value(self, a: Array) -> Array:
-        value, largest = self.gauge.value(self._polar(a)[1]), max_abs(a)
+        value, largest = self.gauge.value(self._polar(a)[1]), max_abs(a, self.names)
         return jnp.where(jnp.isfinite(largest), value, largest) if self.gauge.increasing else value
 
     def factors(self, a: Array) -> tuple[Array, tuple[()]]:
@@ -64,7 +68,7 @@ class EntrywiseLift:
 
     def subgradient(self, a: Array, factors: tuple[()]) -> Array:
         phase, x = self._polar(a)
-        return poison(jnp.isfinite(max_abs(a)), phase * self.gauge.subgradient(x, 0).astype(a.dtype))
+        return poison(jnp.isfinite(max_abs(a, self.names)), phase * self.gauge.subgradient(x, 0).astype(a.dtype))
 
     def curvature(self, a: Array, e: Array) -> Array:
         phase, x = self._polar(a)
@@ -72,14 +76,16 @@ class EntrywiseLift:
         dg = self.gauge.hessian(x, 0, e.real)
         if jnp.iscomplexobj(a):
             dg = jax.lax.complex(dg, self.gauge.ratio(x, 0) * e.imag)
-        return poison(jnp.isfinite(max_abs(a)), phase * dg)
+        return poison(jnp.isfinite(max_abs(a, self.names)), phase * dg)
 
     def of_diagonal(self) -> "EntrywiseLift":
         """The lift for ``diag(d)`` on the vector d."""
         return EntrywiseLift(self.gauge.of_diagonal())
 
     def using(self, request: Request) -> "EntrywiseLift":
-        return _direct(self, request)
+        _refuse_methods(request)
+        rows, columns = request.axis_name
+        return replace(self, gauge=self.gauge.split(rows, columns), names=rows + columns) if rows + columns else self
 
     def dual(self) -> "EntrywiseLift":
         return EntrywiseLift(self.gauge.dual())
@@ -102,6 +108,10 @@ class SpectralLift:
     gauge: Gauge
     request: Request = field(default=AUTO, metadata={"static": True})
 
+    @property
+    def names(self) -> Names:
+        return ()
+
     def _run(self, function: str, a: Array, *rest: Any) -> Any:
         return run(self.gauge, self.request, function, a, *rest)
 
@@ -114,8 +124,9 @@ class SpectralLift:
     def subgradient(self, a: Array, factors: tuple[Array, ...]) -> Array:
         return self._run("subgradient", a, factors)
 
-    def using(self, request: Request) -> "SpectralLift":
-        return replace(self, request=request)
+    def using(self, request: Request) -> "SpectralLift | SplitSpectralLift":
+        split = request.axis_name != WHOLE
+        return SplitSpectralLift(self.gauge, request) if split else replace(self, request=request)
 
     def curvature(self, a: Array, e: Array) -> Array:
         x, ok, _, power = prepare(a)
@@ -125,11 +136,7 @@ class SpectralLift:
         v, uh = vh.conj().T, u.conj().T
         ev = matmul(e, v)
         m = matmul(uh, ev)
-        sym, skew = (m + m.conj().T) / 2, (m - m.conj().T) / 2
-        minus, plus = (x.astype(a.dtype) for x in self.gauge.differences(s, tol))
-        core = jnp.where(jnp.eye(s.shape[0], dtype=bool), 0, minus) * sym + plus * skew
-        core += jnp.diag(self.gauge.hessian(s, tol, jnp.diag(m).real)).astype(m.dtype)
-        ratio = self.gauge.ratio(s, tol).astype(a.dtype)
+        core, ratio = curvature_core(self.gauge, s, tol, m)
         rows, columns = a.shape
         if rows > columns:
             dg = matmul(matmul(u, core) + (ev - matmul(u, m)) * ratio[None, :], vh)
@@ -137,7 +144,7 @@ class SpectralLift:
             dg = matmul(u, matmul(core, vh) + ratio[:, None] * (matmul(uh, e) - matmul(m, vh)))
         else:
             dg = matmul(matmul(u, core), vh)
-        return poison(ok, dg)
+        return poison(ok, on_grid(dg))
 
     def of_diagonal(self) -> EntrywiseLift:
         """The lift for ``diag(d)`` on the vector d, whose singular values are the ``|d_i|``."""
@@ -152,29 +159,32 @@ class SpectralLift:
 class SquaredFrobenius:
     """``sum |a_ij|^2``: smooth, gradient ``2 a``, second derivative ``2 e``."""
 
+    names: Names = ()
+
     def value(self, a: Array) -> Array:
-        return jnp.sum(jnp.square(a.real) + jnp.square(a.imag) if jnp.iscomplexobj(a) else jnp.square(a))
+        squares = jnp.square(a.real) + jnp.square(a.imag) if jnp.iscomplexobj(a) else jnp.square(a)
+        return sum_over(jnp.sum(squares), self.names)
 
     def factors(self, a: Array) -> tuple[Array, tuple[()]]:
         return self.value(a), ()
 
     def subgradient(self, a: Array, factors: tuple[()]) -> Array:
-        return poison(jnp.isfinite(max_abs(a)), 2 * a)
+        return poison(jnp.isfinite(max_abs(a, self.names)), 2 * a)
 
     def curvature(self, a: Array, e: Array) -> Array:
-        return poison(jnp.isfinite(max_abs(a)), 2 * e)
+        return poison(jnp.isfinite(max_abs(a, self.names)), 2 * e)
 
     def of_diagonal(self) -> "SquaredFrobenius":
         return self
 
     def using(self, request: Request) -> "SquaredFrobenius":
-        return _direct(self, request)
+        _refuse_methods(request)
+        return SquaredFrobenius(sum(request.axis_name, ()))
 
 
-def _direct(lift: Any, request: Request) -> Any:
-    """``lift``, if no method is asked for: its formula needs none."""
+def _refuse_methods(request: Request) -> None:
+    """Raise ``ValueError`` if a method is asked for: a formula needs none."""
     if request.method != "auto":
         raise ValueError(f"method must be 'auto' for a norm of the entries, got {request.method!r}")
     if request.compute_dtype is not None:
         raise ValueError(f"compute_dtype must be None for a norm of the entries, got {request.compute_dtype}")
-    return lift

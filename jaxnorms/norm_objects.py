@@ -17,10 +17,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
+from jaxnorms._mesh import partitioned
 from jaxnorms._rules import Lift, evaluate
+from jaxnorms._split import count
 from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Gauge, Lp, Symmetric, conjugate_exponent, inf
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
+from jaxnorms.operator_norms import norm_of_operator
+from jaxnorms.operators import LinearOperator
 from jaxnorms.options import Options, refuse_unknown, request
 from jaxnorms.top_gauges import TopK
 
@@ -44,7 +48,9 @@ def _batched(lift: Lift, x: Array, axes: tuple[int, ...]) -> Array:
 
     for _ in batch:
         one = jax.vmap(one)
-    return one(x.astype(_checks.working_dtype(dtype))).astype(jnp.finfo(dtype).dtype)
+    return partitioned(
+        lambda x: one(x.astype(_checks.working_dtype(dtype))).astype(jnp.finfo(dtype).dtype), x, len(axes)
+    )
 
 
 class Norm(ABC):
@@ -62,7 +68,7 @@ class Norm(ABC):
     def check(self, m: int, n: int) -> None:
         """Raise ``ValueError`` if the norm is not defined for m x n matrices."""
 
-    def __call__(self, a: ArrayLike, **options: Unpack[Options]) -> Array:
+    def __call__(self, a: ArrayLike | LinearOperator, **options: Unpack[Options]) -> Array:
         return matrix_norm_of(self, a, type(self).__name__, options)
 
     def __eq__(self, other: object) -> bool:
@@ -75,10 +81,16 @@ class Norm(ABC):
         jax.tree_util.register_static(cls)
 
 
-def matrix_norm_of(norm: Norm, a: ArrayLike, function: str, options: Options, rank: int | None = None) -> Array:
+def matrix_norm_of(
+    norm: Norm, a: ArrayLike | LinearOperator, function: str, options: Options, rank: int | None = None
+) -> Array:
     """``norm`` of the matrices in ``a``, which ``function`` was given: checks, axes, batching."""
     refuse_unknown(options, function)
-    lift = norm.lift.using(request(options, rank))
+    if isinstance(a, LinearOperator):
+        norm.check(*a.shape)
+        return norm_of_operator(norm.lift, a, function, options, rank)
+    how = request(options, rank)
+    lift = norm.lift.using(how)
     axis, keepdims = options.get("axis", (-2, -1)), options.get("keepdims", False)
     if options.get("diagonal", False):
         d = _checks.diagonal(a, axis, function)
@@ -89,7 +101,7 @@ def matrix_norm_of(norm: Norm, a: ArrayLike, function: str, options: Options, ra
         return value[..., None, None] if keepdims else value
     x = _checks.matrix(a, function)
     axes = _checks.axes(axis, x.ndim, 2, function)
-    m, n = (x.shape[i] for i in axes)
+    m, n = (x.shape[i] * count(names) for i, names in zip(axes, how.axis_name, strict=True))
     if m and n:
         norm.check(m, n)
         if rank is not None:

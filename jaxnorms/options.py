@@ -6,8 +6,15 @@ from typing import Any, TypedDict
 
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from jaxnorms._split import Names, count
+
+Side = str | tuple[str, ...] | None
+AxisName = str | tuple[Side, Side] | PartitionSpec | None
+
+WHOLE: tuple[Names, Names] = ((), ())
 METHODS = ("auto", "svd", "krylov", "polar", "gram", "squaring")
 
 
@@ -35,21 +42,31 @@ class Options(How, total=False):
     * ``axis=(-2, -1)``: the two matrix axes; the others are batch.
     * ``keepdims=False``: keep them with size 1.
     * ``diagonal=False``: read ``a``, of shape ``(..., n)``, as the diagonal of an n x n matrix.
+    * ``axis_name=None``: inside ``jax.shard_map``, where ``a`` is this device's block, the mesh axes over
+      which rows and columns of the whole matrix are split: ``(rows, columns)``, each None, a name or a tuple of
+      names, or a ``PartitionSpec`` of the two; ``"x"`` is short for ``("x", None)``. The result is then the norm
+      of the whole matrix, the same on all these devices, and the gradient this device's block of its gradient
+      (with ``check_vma=True``, the default of ``shard_map``; else as ``jax.lax.psum`` is differentiated). Without
+      it, it is the norm of the block. For norms of singular values ``method`` is ``"auto"``, ``"svd"`` or
+      ``"krylov"``.
     """
 
     axis: tuple[int, int]
     keepdims: bool
     diagonal: bool
+    axis_name: AxisName
 
 
 @dataclass(frozen=True)
 class Request:
-    """How a norm shall be computed; ``rank`` promises that no more singular values are nonzero."""
+    """How a norm shall be computed; ``rank`` promises that no more singular values are nonzero, ``axis_name``
+    are the mesh axes over which rows and columns are split."""
 
     method: str = "auto"
     tol: float | None = None
     compute_dtype: Any = None
     rank: int | None = None
+    axis_name: tuple[Names, Names] = WHOLE
 
 
 AUTO = Request()
@@ -63,7 +80,7 @@ def refuse_unknown(options: Any, function: str, allowed: type = Options) -> None
             raise TypeError(f"{function}: unexpected keyword {name!r}; it takes {known}")
 
 
-def request(options: How, rank: int | None = None) -> Request:
+def request(options: Options | How, rank: int | None = None) -> Request:
     """The checked part of ``options`` that says how to compute."""
     method, tol = options.get("method", "auto"), options.get("tol")
     if method not in METHODS:
@@ -78,4 +95,26 @@ def request(options: How, rank: int | None = None) -> Request:
         compute_dtype = jnp.dtype(compute_dtype)
         if not jnp.issubdtype(compute_dtype, jnp.floating):
             raise TypeError(f"compute_dtype must be a real floating type, got {compute_dtype}")
-    return Request(method, tol, compute_dtype, rank)
+    axis_name = options.get("axis_name")
+    if axis_name is not None and options.get("diagonal", False):
+        raise ValueError(f"axis_name must be None with diagonal=True, got {axis_name!r}")
+    return Request(method, tol, compute_dtype, rank, _mesh_axes(axis_name))
+
+
+def _mesh_axes(axis_name: AxisName) -> tuple[Names, Names]:
+    """The names over which rows, and those over which columns are split."""
+    sides = tuple(axis_name) if isinstance(axis_name, tuple | PartitionSpec) else (axis_name, None)
+    if len(sides) != 2:
+        raise ValueError(f"axis_name must be one name or a pair (rows, columns), got {axis_name!r}")
+    rows, columns = (() if side is None else side if isinstance(side, tuple) else (side,) for side in sides)
+    for name in rows + columns:
+        if not isinstance(name, str):
+            raise TypeError(f"axis_name must be made of names of mesh axes, tuples of them and None, got {axis_name!r}")
+        if (rows + columns).count(name) > 1:
+            raise ValueError(f"axis_name must name every mesh axis once, got {axis_name!r}")
+        try:
+            count((name,))
+        except NameError:
+            message = f"axis_name must name mesh axes of the jax.shard_map around it, got {axis_name!r}"
+            raise ValueError(message) from None
+    return rows, columns

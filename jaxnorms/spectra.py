@@ -14,6 +14,8 @@ from jaxnorms.decompositions.truncated_svd import by_krylov, residual
 from jaxnorms.decompositions.truncated_svd import truncated_svd as find_triplets
 from jaxnorms.gauges import Lp
 from jaxnorms.lifts import SpectralLift
+from jaxnorms.operator_norms import leading_of_operator, missed_by
+from jaxnorms.operators import LinearOperator, checked
 from jaxnorms.options import How, Request, refuse_unknown, request
 
 
@@ -48,7 +50,7 @@ class SpectrumSummary(NamedTuple):
     cond: Array
 
 
-def singular_values(a: ArrayLike, k: int | None = None) -> Array:
+def singular_values(a: ArrayLike | LinearOperator, k: int | None = None) -> Array:
     """The ``k`` largest singular values (default: all) of ``(..., m, n)`` matrices, descending, ``(..., k)``.
 
     The derivative of tied values is averaged over their block, ``tr(Re U_t^H da V_t)/mu``, and is 0
@@ -56,12 +58,16 @@ def singular_values(a: ArrayLike, k: int | None = None) -> Array:
     where the values are distinct and nonzero; it is finite elsewhere, with the terms between tied
     values dropped. For a smooth function of all of them use a norm. Third derivatives raise
     ``ValueError``, as do shapes of fewer than two axes and k beyond min(m, n). Cost: one SVD; for few
-    values of a large matrix the products of :func:`truncated_svd`.
+    values of a large matrix the products of :func:`truncated_svd`. Of a :class:`LinearOperator` A those products,
+    and the first derivative alone.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> jn.singular_values(jnp.array([[3.0, 0.0], [0.0, -4.0]]))
     Array([4., 3.], dtype=float32)
     """
+    if isinstance(a, LinearOperator):
+        least = min(a.shape)
+        return leading_of_operator(checked(a), least if k is None else _checks.count(k, "k", least), None, None)[1]
     x = _checks.matrix(a, "singular_values")
     least = min(x.shape[-2:])
     k = least if k is None else _checks.count(k, "k", least)
@@ -81,7 +87,9 @@ def _search(shape: tuple[int, ...], k: int, tol: float | None = None) -> _rules.
     return lambda a, key: find_triplets(a, k, tol, key)
 
 
-def truncated_svd(a: ArrayLike, k: int, *, key: Array | None = None, tol: float | None = None) -> TruncatedSVD:
+def truncated_svd(
+    a: ArrayLike | LinearOperator, k: int, *, key: Array | None = None, tol: float | None = None
+) -> TruncatedSVD:
     """The ``k`` leading singular triplets of ``(..., m, n)`` matrices, ``1 <= k <= min(m, n)``.
 
     Large matrices: a block Krylov method, which stops when ``||A^H A v_i - s_i^2 v_i|| <= tol s_1 s_i`` for
@@ -92,6 +100,8 @@ def truncated_svd(a: ArrayLike, k: int, *, key: Array | None = None, tol: float 
 
     Derivatives flow through ``s``, as in :func:`singular_values`; ``u`` and ``vh`` are constants, and
     so is the bound. Cost: two passes over ``a`` per step of 4 vectors, 16 at least, and one for the bound.
+    Of a :class:`LinearOperator` the bound takes min(m, n) products, which can be much more than the rest; within
+    ``jit`` a bound that nobody uses is not computed.
     Source: Musco and Musco 2015; Wu and Simon 2000.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
@@ -99,9 +109,13 @@ def truncated_svd(a: ArrayLike, k: int, *, key: Array | None = None, tol: float 
     >>> svd.s, bool(1 <= svd.error_bound < 1.0001)
     (Array([3., 2.], dtype=float32), True)
     """
+    tol = request({"tol": tol}).tol
+    if isinstance(a, LinearOperator):
+        op = checked(a)
+        u, s, vh = leading_of_operator(op, _checks.count(k, "k", min(op.shape)), tol, key)
+        return TruncatedSVD(u, s, vh, _rules.constant(missed_by, op, u, s, vh))
     x = _checks.matrix(a, "truncated_svd")
     k = _checks.count(k, "k", min(x.shape[-2:]))
-    tol = request({"tol": tol}).tol
     return over_batch(_truncated, x, key, k=k, tol=tol)
 
 

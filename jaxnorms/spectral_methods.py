@@ -19,6 +19,7 @@ from jaxnorms._batching import single_or_batch
 from jaxnorms._scaling import exponent, magnitude, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
+from jaxnorms.decompositions.spreading import by_rows, on_grid
 from jaxnorms.decompositions.squaring import leading_by_squaring
 from jaxnorms.gauges import Gauge
 
@@ -45,11 +46,21 @@ def full_gradient(gauge: Gauge, a: Array) -> Array:
     """G from all singular triplets."""
     x, ok, _, _ = prepare(a)
     u, s, vh = thin_svd(x)
-    return poison(ok, matmul(u * _weights(gauge, s, a)[None, :], vh))
+    return poison(ok, on_grid(matmul(u * _weights(gauge, s, a)[None, :], vh)))
 
 
 def _weights(gauge: Gauge, s: Array, a: Array) -> Array:
     return gauge.subgradient(s, tie_tolerance(s.dtype, *a.shape)).astype(a.dtype)
+
+
+def curvature_core(gauge: Gauge, s: Array, tol: float, m: Array) -> tuple[Array, Array]:
+    """dG between the singular vectors for a direction e, from ``m = U^H e V``; and g/s, for what leads out
+    of them."""
+    sym, skew = (m + m.conj().T) / 2, (m - m.conj().T) / 2
+    minus, plus = (x.astype(m.dtype) for x in gauge.differences(s, tol))
+    core = jnp.where(jnp.eye(s.shape[0], dtype=bool), 0, minus) * sym + plus * skew
+    core += jnp.diag(gauge.hessian(s, tol, jnp.diag(m).real)).astype(m.dtype)
+    return core, gauge.ratio(s, tol).astype(m.dtype)
 
 
 def at_most_once(pending: Array, otherwise: Callable[[Array], Any], a: Array, result: Any) -> Any:
@@ -86,7 +97,7 @@ class Full:
         value = jnp.where(ok, scale(gauge.value(s), e), largest)
         count = kept(gauge, a.shape)
         if count is None:
-            return value, (poison(ok, matmul(u * g[None, :], vh)),)
+            return value, (poison(ok, on_grid(matmul(u * g[None, :], vh))),)
         missed = jnp.sum(g[count:].real)
         return value, (poison(ok, (u * g[None, :])[:, :count]), vh[:count], missed)
 
@@ -95,7 +106,7 @@ class Full:
             return factors[0]
         w, vh, missed = factors
         # A cluster larger than the triplets kept: decompose again.
-        return at_most_once(missed > 0, lambda a: full_gradient(gauge, a), a, matmul(w, vh))
+        return at_most_once(missed > 0, lambda a: full_gradient(gauge, a), a, on_grid(matmul(w, vh)))
 
 
 @dataclass(frozen=True)
@@ -211,9 +222,10 @@ class Polar:
         if self.compute_dtype is not None and jnp.iscomplexobj(a):
             raise ValueError(f"compute_dtype must be None for a complex matrix, got {self.compute_dtype}")
         x, ok, largest, e = prepare(a)
+        x = by_rows(x)
         q, good = polar_factor(x, compute_dtype=self.compute_dtype)
         value = jnp.sum((q.conj() * x).real)
-        result = jnp.where(ok, scale(value, e), largest), (poison(ok, q),)
+        result = jnp.where(ok, scale(value, e), largest), (poison(ok, on_grid(q)),)
         if self.compute_dtype is not None:
             return result
         return at_most_once(~good, lambda a: Full().factors(gauge, a), a, result)
@@ -240,6 +252,7 @@ class GramPower:
 
     def factors(self, gauge: Gauge, a: Array) -> Result:
         x, ok, largest, e = prepare(a)
+        x = by_rows(x)
         m, n = a.shape
         gram = matmul(x.conj().T, x) if m >= n else matmul(x, x.conj().T)
         # ||gram||_F <= 4^c: its powers neither overflow nor vanish, and no digit changes.
@@ -252,7 +265,7 @@ class GramPower:
         g = matmul(x, power) if m >= n else matmul(power, x)
         zero = norm == 0
         u = jnp.where(zero, 0, 1 / jnp.where(zero, 1, norm)) ** (self.p - 1)
-        return jnp.where(ok, scale(norm, e + c), largest), (poison(ok, g * u.astype(a.dtype)),)
+        return jnp.where(ok, scale(norm, e + c), largest), (poison(ok, on_grid(g * u.astype(a.dtype))),)
 
     def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
         return factors[0]

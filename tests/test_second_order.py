@@ -49,11 +49,11 @@ def directional(norm):
 
 @needs_double
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(5, 5), (7, 4), (3, 6), (2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 5), (9, 4), (3, 9), (2, 2)], ids=str)
 @every_norm
 def test_hessian_equals_finite_differences(name, shape, dtype):
     norm = NORMS[name]
-    if shape != (5, 5) and (name not in SPECTRAL or (dtype == DTYPES[1] and shape == (3, 6))):
+    if shape != (5, 5) and (name not in SPECTRAL or (dtype == DTYPES[1] and shape == (3, 9))):
         pytest.skip("the other lifts do not look at the shape")
     if shape == (2, 2) and name not in ("spectral", "nuclear", "schatten_4", "schatten_1.5", "ky_fan_2"):
         pytest.skip("the closed form is tested by these")
@@ -97,7 +97,7 @@ def test_least_norm_and_no_curvature_across(name, dtype):
 @needs_double
 @every_norm
 def test_check_grads_to_second_order_in_both_modes(name):
-    shape = (5, 3)
+    shape = (9, 3)
     for a in smooth_points(name, shape, REAL)[:3]:
         check_grads(jax.jit(NORMS[name]), (a,), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 
@@ -105,12 +105,12 @@ def test_check_grads_to_second_order_in_both_modes(name):
 @needs_double
 @pytest.mark.parametrize("name", ["nuclear", "spectral", "schatten_4", "ky_fan_2", "mixed_2_1", "frobenius"])
 def test_check_grads_complex(name):
-    a = smooth_points(name, (5, 3), DTYPES[1])[0]
+    a = smooth_points(name, (9, 3), DTYPES[1])[0]
     check_grads(jax.jit(NORMS[name]), (a,), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(5, 5), (7, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 5), (9, 4)], ids=str)
 @every_norm
 def test_finite_symmetric_and_homogeneous_everywhere(name, shape, dtype):
     """At every matrix of the factory: finite, ``<E, H F> = <F, H E>`` and ``H A = 0``."""
@@ -221,8 +221,8 @@ def result_or_message(third, a):
 def test_third_derivatives_raise(name):
     """Or are right: where the curvature is zero everywhere, a zero third derivative may be returned."""
     flat = name in ("sum", "max", "induced_1", "induced_inf")
-    a = jnp.asarray(gaussian((5, 3), REAL))
-    weights = jnp.asarray(gaussian((5, 3), REAL, seed=1))
+    a = jnp.asarray(gaussian((9, 3), REAL))
+    weights = jnp.asarray(gaussian((9, 3), REAL, seed=1))
 
     def second(a):
         return jnp.sum(weights * jax.grad(lambda b: jnp.sum(weights * jax.grad(NORMS[name])(b)))(a))

@@ -19,8 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxnorms._mesh import on_mesh
 from jaxnorms._scaling import scale
-from jaxnorms.decompositions.thin_svd import matmul, on_cpu_one_by_one, tie_tolerance
+from jaxnorms._split import varying_like
+from jaxnorms.decompositions import lapack
+from jaxnorms.decompositions.products import matmul
+from jaxnorms.decompositions.thin_svd import tie_tolerance
 
 BLOCK = 4  # rows of a block: a product with four costs little more than with one
 STEPS = 8  # blocks between two restarts
@@ -28,10 +32,6 @@ MAX_PASSES = 320
 # Smaller side up to which N of a matrix twice as long is formed: one product with many vectors costs less
 # than many with few. Its rounding, eps s_1^2, is that of the products A^H (A v) too.
 GRAM_TO = 1024
-
-_eigh = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.eigh(a)))
-_qr = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.qr(a)))
-_svd = on_cpu_one_by_one(partial(jnp.linalg.svd, full_matrices=False))
 
 Product = Callable[[Array], Array]
 
@@ -78,16 +78,16 @@ def leading_triplets(
     smaller dimension, and where that is at most GRAM_TO and half the larger one, a copy of ``a`` and N.
     """
     m, n = a.shape
-    products, normal = _products(a, exponent), None
-    if by_gram(a.shape):
+    both, normal = products(a, exponent), None
+    if by_gram(a.shape) and not on_mesh(a):
         x = scale(a, -exponent)
         normal = partial(matmul, y=matmul(x.conj().T, x) if m >= n else matmul(x, x.conj().T))
-    return leading_triplets_of(products, a.shape, a.dtype, k, normal=normal, tol=tol, key=key, by_gap=by_gap)
+    return leading_triplets_of(both, a.shape, a.dtype, k, normal=normal, tol=tol, key=key, by_gap=by_gap)
 
 
 def leading_triplets_of(
     products: tuple[Product, Product],
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     dtype: Any,
     k: int,
     *,
@@ -103,9 +103,9 @@ def leading_triplets_of(
     squared = normal or (lambda rows: adjoint(forward(rows)))
     kept, residuals, cycles = _ritz_vectors(squared, min(m, n), dtype, k, tol, key, by_gap)
     # Rayleigh-Ritz of A itself, not of its square: A X = W R, R = U_r S V_r^H.
-    x = _qr(kept.conj().T)[0]
-    w, r = _qr(forward(x.conj().T).conj().T)
-    u, s, vh = _svd(r)
+    x = lapack.qr(kept.conj().T)[0]
+    w, r = lapack.qr(forward(x.conj().T).conj().T)
+    u, s, vh = lapack.svd(r)
     left, right = matmul(w, u), matmul(vh, x.conj().T)
     if m < n:
         left, right = right.conj().T, left.conj().T
@@ -115,7 +115,7 @@ def leading_triplets_of(
     return Leading(left, s, right, residuals / largest, passes + 1)
 
 
-def _products(a: Array, exponent: Array) -> tuple[Product, Product]:
+def products(a: Array, exponent: Array) -> tuple[Product, Product]:
     """``v^H -> (A v)^H`` and ``u^H -> (A^H u)^H`` for ``A = a 2^-exponent``, without a copy of ``a``."""
     half = exponent // 2
 
@@ -164,9 +164,9 @@ def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, 
         kept, theta, v, _, cycles, _ = state
         q = jnp.zeros((size, n), dtype).at[:p].set(kept)
         t = jnp.zeros((size, size), dtype).at[:p, :p].set(jnp.diag(theta).astype(dtype))
-        gram = jnp.zeros((BLOCK, BLOCK), dtype)
+        gram = jnp.zeros_like(v, shape=(BLOCK, BLOCK))
         q, t, v, gram = jax.lax.fori_loop(0, STEPS, step, (q, t, v, gram))
-        theta, z = _eigh(jnp.triu(t) + jnp.triu(t, 1).conj().T)
+        theta, z = lapack.eigh(jnp.triu(t) + jnp.triu(t, 1).conj().T)
         theta, z = theta[::-1][:p], z[:, ::-1][:, :p]
         last = z[-BLOCK:]
         residuals = jnp.sqrt(jnp.maximum(jnp.sum((last.conj() * matmul(gram, last)).real, axis=0), 0))
@@ -181,6 +181,7 @@ def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, 
         jnp.zeros((), jnp.int32),
         jnp.ones((), bool),
     )
+    initial = varying_like(initial, normal(start))  # a product of which only the type is used
     most = MAX_PASSES // (2 * STEPS)
     kept, _, _, residuals, cycles, _ = jax.lax.while_loop(lambda s: s[-1] & (s[-2] < most), cycle, initial)
     return kept, residuals, cycles

@@ -22,7 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxnorms.decompositions.thin_svd import matmul, tie_tolerance
+from jaxnorms._split import varying_like
+from jaxnorms.decompositions.products import matmul
+from jaxnorms.decompositions.thin_svd import tie_tolerance
 
 Product = Callable[[Array, Array], Array]
 
@@ -182,7 +184,7 @@ def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None) -> tuple[A
     x, guess = _unit(a), _smallest(m, n, tie)
     s = _start(x, _gram(x, product), guess, tie)
     if m >= 2 * n:
-        z = jnp.eye(n, dtype=a.dtype)
+        z = varying_like(jnp.eye(n, dtype=a.dtype), a)
         warm = _iterate(s._replace(x=z), product, tol=0.03, limit=64 * tie, gram=True)
         x = jnp.where(warm.defect < _NEAR, product(x, warm.x), x)
         s = _start(x, _gram(x, product), guess, tie)

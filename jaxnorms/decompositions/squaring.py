@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxnorms.decompositions.jacobi import orthogonal_columns
-from jaxnorms.decompositions.thin_svd import matmul
+from jaxnorms.decompositions.products import matmul
 
 # Squarings, so that Gaussian matrices of 16 x 16, or above 32 rows of 64 x 64, are done in one round.
 _SQUARINGS, _SQUARINGS_ABOVE_32 = 4, 5

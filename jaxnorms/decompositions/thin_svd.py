@@ -4,27 +4,23 @@ The callers scale the matrix by a power of two and replace non-finite entries fi
 hangs on an infinite one). No derivative passes through these functions.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._batching import single_or_batch
+from jaxnorms._mesh import on_mesh
+from jaxnorms.decompositions import lapack
+from jaxnorms.decompositions.cholesky_qr import tall_svd
 from jaxnorms.decompositions.jacobi import jacobi_svd
+from jaxnorms.decompositions.products import SMALL
+from jaxnorms.decompositions.spreading import by_rows
 from jaxnorms.decompositions.two_by_two import two_by_two_svd
 
-# Largest side of a matrix of a batch for which Jacobi rotations pay: 7 times LAPACK's speed at 4 x 4, 2 at 8 x 8.
-JACOBI_TO = 8
-
-
-def matmul(x: Array, y: Array) -> Array:
-    """``x @ y`` at full precision; of small matrices as a sum, which vectorises over a batch."""
-    if x.ndim == y.ndim == 2 and max(*x.shape, *y.shape) <= JACOBI_TO:
-        return sum((x[:, i, None] * y[None, i] for i in range(len(y))), jnp.zeros_like(x, shape=(1, 1)))
-    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+# Side of a matrix of a batch up to which Jacobi rotations pay: 7 times LAPACK's speed at 4 x 4, 2 at 8 x 8.
+JACOBI_TO = SMALL
+# Larger side of a matrix on a mesh up to which one device may have all of it.
+GATHERED_TO = 128
 
 
 def tie_tolerance(dtype: jnp.dtype, *shape: int) -> float:
@@ -38,25 +34,9 @@ def tie_tolerance(dtype: jnp.dtype, *shape: int) -> float:
     return 8 * float(jnp.finfo(dtype).eps) * max(shape) ** 0.25
 
 
-def on_cpu_one_by_one(svd: Callable[[Array], Any]) -> Callable[[Array], Any]:
-    """``svd``, which takes the matrices of a batch in turn on CPU, as one batch elsewhere.
-
-    jaxlib's LAPACK kernels split a batch over XLA's thread pool and wait for the parts *inside* a
-    thread of that pool: as many independent batched SVDs as there are threads wait for each other
-    for ever. One matrix runs in its own thread, and takes about as long (measured: 0.8 to 1.0 times the
-    batched call from 16 x 16 to 256 x 256, 1.5 times for 4 x 4).
-    """
-    in_turn = jax.custom_batching.sequential_vmap(svd)
-    return lambda a: jax.lax.platform_dependent(a, cpu=in_turn, default=svd)
-
-
-_lapack_svd = on_cpu_one_by_one(lambda a: tuple(jnp.linalg.svd(a, full_matrices=False)))
-_lapack_values = on_cpu_one_by_one(partial(jnp.linalg.svd, compute_uv=False))
-
-
 # A matrix by itself LAPACK decomposes as fast, and it takes much less time to compile.
-_small_svd = single_or_batch(_lapack_svd, jacobi_svd)
-_small_values = single_or_batch(_lapack_values, lambda a: jacobi_svd(a)[1])
+_small_svd = single_or_batch(lapack.svd, jacobi_svd)
+_small_values = single_or_batch(lapack.values, lambda a: jacobi_svd(a)[1])
 
 
 def thin_svd(a: Array) -> tuple[Array, Array, Array]:
@@ -70,14 +50,32 @@ def thin_svd(a: Array) -> tuple[Array, Array, Array]:
         return jnp.ones_like(a, shape=(1, 1)), s[None], v[None, :]
     if m == n == 2:
         return two_by_two_svd(a)
-    return _small_svd(a) if max(m, n) <= JACOBI_TO else _lapack_svd(a)
+    if max(m, n) <= JACOBI_TO:
+        return _small_svd(a)
+    return _svd_of_rows(a) if _spread(a) else lapack.svd(a)
 
 
 def singular_values(a: Array) -> Array:
     """The singular values alone, descending."""
     if min(a.shape) == 1 or a.shape == (2, 2):
         return thin_svd(a)[1]
-    return _small_values(a) if max(a.shape) <= JACOBI_TO else _lapack_values(a)
+    if max(a.shape) <= JACOBI_TO:
+        return _small_values(a)
+    return _svd_of_rows(a)[1] if _spread(a) else lapack.values(a)
+
+
+def _spread(a: Array) -> bool:
+    """Whether to keep ``a`` apart on the devices it is spread over."""
+    return max(a.shape) > GATHERED_TO and on_mesh(a)
+
+
+def _svd_of_rows(a: Array) -> tuple[Array, Array, Array]:
+    """By products: no device holds more of ``a`` than its rows, and matrices of the smaller side."""
+    if a.shape[0] < a.shape[1]:
+        u, s, vh = _svd_of_rows(a.conj().T)
+        return vh.conj().T, s, u.conj().T
+    u, s, vh = tall_svd(by_rows(a))
+    return u, jax.lax.cummin(s), vh
 
 
 def _normalize(x: Array) -> tuple[Array, Array]:

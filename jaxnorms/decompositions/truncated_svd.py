@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._mesh import on_mesh
 from jaxnorms._scaling import prepare
 from jaxnorms.decompositions import krylov
-from jaxnorms.decompositions.thin_svd import matmul, thin_svd
+from jaxnorms.decompositions.products import matmul
+from jaxnorms.decompositions.thin_svd import thin_svd
 
 # Smaller side from which products with the matrix beat its full decomposition (benchmarks/scale.py).
 KRYLOV_FROM = 128
@@ -34,7 +36,7 @@ def residual(a: Array, left: Array, right: Array) -> Array:
     The cheaper difference of squared norms cancels to nothing.
     """
     m, n = a.shape
-    height = min(m, max(1, _BLOCK // n))
+    height = m if on_mesh(a) else min(m, max(1, _BLOCK // n))
     blocks = m // height
 
     def square(rows: Array, left: Array) -> Array:

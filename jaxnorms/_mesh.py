@@ -1,0 +1,39 @@
+"""Matrices that lie on several devices of one program, where the compiler partitions the work.
+
+What a trace can see: that there is a mesh, not how a matrix lies on it. So the algorithms are made of
+products, which partition by themselves, and of decompositions of small matrices, of which every device
+takes those of its own part of a batch. Inside ``shard_map`` an array is a local block, on no mesh.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+from jax.experimental.shard_alike import shard_alike
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def on_mesh(a: Array) -> bool:
+    """Whether ``a`` may be spread over several devices by the compiler."""
+    mesh = jax.typeof(a).sharding.mesh
+    return mesh.size > 1 and set(mesh.axis_types) == {AxisType.Auto}
+
+
+def partitioned(f: Callable[[Array], Any], x: Array, dims: int) -> Any:
+    """``f(x)``, whose results keep the leading axes of ``x``, all but ``dims`` of them.
+
+    An explicit mesh asks for the sharding of every intermediate result; here the compiler chooses them.
+    """
+    sharding = jax.typeof(x).sharding
+    kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
+    names = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+    if not names:
+        return f(x)
+    out = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[: x.ndim - dims]))
+    return jax.sharding.auto_axes(f, axes=names, out_sharding=out)(x)
+
+
+def like(a: Array, g: Array) -> Array:
+    """``g``, spread over the devices as ``a`` is."""
+    return shard_alike(a, g)[1] if on_mesh(a) else g

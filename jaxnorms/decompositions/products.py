@@ -1,0 +1,15 @@
+"""Products of matrices, at full precision."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# Largest side of a matrix whose algorithms are unrolled over its rows.
+SMALL = 8
+
+
+def matmul(x: Array, y: Array) -> Array:
+    """``x @ y`` at full precision; of small matrices as a sum, which vectorises over a batch."""
+    if x.ndim == y.ndim == 2 and max(*x.shape, *y.shape) <= SMALL:
+        return sum((x[:, i, None] * y[None, i] for i in range(len(y))), jnp.zeros_like(x, shape=(1, 1)))
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)

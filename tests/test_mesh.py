@@ -1,0 +1,145 @@
+"""Matrices spread over the devices of a mesh: nothing of their size is gathered, and nothing changes."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from matrices import COMPLEX, REAL, gaussian, prescribed, tolerance
+
+import jaxnorms as jn
+
+inf = float("inf")
+LEADING = [jn.Schatten(inf), jn.KyFan(3, 2)]
+ALL_TRIPLETS = [jn.Schatten(1), jn.Schatten(4)]
+ENTRIES = [jn.Entrywise(2), jn.Entrywise(1), jn.Mixed(2, 1), jn.Induced(1, 1), jn.Induced(inf, inf)]
+LAYOUTS = [
+    (AxisType.Auto, P("x"), False),
+    (AxisType.Auto, P(None, "x"), True),
+    (AxisType.Auto, P("x", "y"), False),
+    (AxisType.Auto, P(None, ("x", "y")), False),
+    (AxisType.Explicit, P("x"), False),
+    (AxisType.Explicit, P(None, "x"), False),
+    (AxisType.Explicit, P("x", "y"), True),
+    (AxisType.Explicit, P(None, ("x", "y")), False),
+]
+KINDS = [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)]
+pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+
+
+def mesh_of(kind: AxisType) -> jax.sharding.Mesh:
+    return jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
+
+
+def spread(a: np.ndarray, kind: AxisType, spec: P) -> jax.Array:
+    return jax.device_put(jnp.asarray(a), NamedSharding(mesh_of(kind), spec))
+
+
+def gathered(program) -> int:
+    """The most entries that one all-gather of a compiled program leaves on a device."""
+    shapes = re.findall(r"\w+\[([\d,]*)\]\S* all-gather", program.as_text())
+    return max((math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes), default=0)
+
+
+def values_and_gradients(norms):
+    def run(a):
+        results = [jax.vjp(norm, a) for norm in norms]
+        return tuple((value, pullback(jnp.ones_like(value))[0]) for value, pullback in results)
+
+    return jax.jit(run)
+
+
+def check(norms, a: np.ndarray, x: jax.Array, most: int, bound: float) -> None:
+    program = values_and_gradients(norms).lower(x).compile()
+    assert gathered(program) <= most
+    for norm, (value, g), (alone, h) in zip(norms, program(x), values_and_gradients(norms)(a), strict=True):
+        np.testing.assert_allclose(value, alone, rtol=tolerance(REAL), err_msg=repr(norm))
+        np.testing.assert_allclose(np.asarray(g), h, atol=bound, err_msg=repr(norm))
+        assert g.sharding.is_equivalent_to(x.sharding, g.ndim), norm
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [(kind, spec) if quick else pytest.param(kind, spec, marks=pytest.mark.slow) for kind, spec, quick in LAYOUTS],
+    ids=str,
+)
+def test_no_matrix_is_gathered(kind, spec):
+    """Krylov gathers blocks of vectors; all triplets need one exchange of rows, and get back to a shard."""
+    a = prescribed(np.linspace(3, 1, 160), (256, 160), REAL)
+    x = spread(a, kind, spec)
+    check(LEADING, a, x, 256 * 12, 1e-4)
+    check(ENTRIES, a, x, 0, tolerance(REAL))
+    # Replicas over a mesh axis along which the matrix is not spread are gathered shards.
+    shard = math.prod(x.sharding.shard_shape(x.shape))
+    check(ALL_TRIPLETS, a, x, max(shard, 160 * 160), 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_uneven_wide_complex_and_deficient(kind):
+    a = prescribed(np.where(np.arange(140) < 70, np.linspace(3, 1, 140), 0), (140, 268), COMPLEX)
+    check([jn.Schatten(inf), jn.Schatten(1), jn.Schatten(3)], a, spread(a, kind, P(None, "x")), 140 * 140, 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "shape", [(16, 5, 4), (16, 24, 16), pytest.param((8, 200, 150), marks=pytest.mark.slow)], ids=str
+)
+def test_batches_stay_where_they_are(kind, shape):
+    a = gaussian(shape, REAL)
+    norms = [jn.Schatten(inf), jn.Schatten(1), jn.Entrywise(2)]
+    check(norms, a, spread(a, kind, P("x")), 0, 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivatives(kind):
+    a, e = gaussian((2, 192, 136), REAL)
+    x, d = (spread(y, kind, P("x", "y")) for y in (a, e))
+    run = jax.jit(lambda a, e: [jax.jvp(jax.grad(norm), (a,), (e,))[1] for norm in (jn.Schatten(1), jn.Schatten(4))])
+    program = run.lower(x, d).compile()
+    assert gathered(program) <= 136 * 136
+    for there, here in zip(program(x, d), run(a, e), strict=True):
+        np.testing.assert_allclose(np.asarray(there), here, atol=1e-4 * np.abs(here).max())
+
+
+def test_spectral_functions():
+    a = prescribed(2.0 ** -np.arange(150), (200, 150), REAL)
+    x = spread(a, AxisType.Auto, P("x"))
+
+    def run(a):
+        svd = jn.truncated_svd(a, 3)
+        return svd.s, svd.error_bound, jn.singular_values(a)[:40], jn.polar(a[:, :9] + a[:, 9:18])[1], jn.norm_bounds(a)
+
+    for there, here in zip(jax.tree.leaves(jax.jit(run)(x)), jax.tree.leaves(jax.jit(run)(a)), strict=True):
+        np.testing.assert_allclose(np.asarray(there), here, rtol=1e-4, atol=tolerance(REAL))
+
+
+@pytest.mark.parametrize("spec", [P("x", None), P(None, "x")], ids=["FSDP", "tensor parallel"])
+def test_a_training_step_compiles_once(spec):
+    """Parameters stay spread as they were, from step to step."""
+    mesh = mesh_of(AxisType.Auto)
+    w = spread(gaussian((128, 96), REAL), AxisType.Auto, spec)
+    inputs = jax.device_put(jnp.asarray(gaussian((8, 128), REAL)), NamedSharding(mesh, P("y" if spec[0] else None)))
+    traces = []
+
+    @jax.jit
+    def step(w, momentum):
+        traces.append(1)
+
+        def loss(w):
+            return jnp.mean(jnp.square(inputs @ w)) + 1e-3 * jn.nuclear_norm(w) + 1e-3 * jn.spectral_norm(w)
+
+        value, g = jax.value_and_grad(loss)(w)
+        momentum = 0.9 * momentum + g
+        return value, w - 0.1 * momentum, momentum
+
+    momentum, losses = jnp.zeros_like(w), []
+    for _ in range(3):
+        value, w, momentum = step(w, momentum)
+        losses.append(float(value))
+    assert losses[2] < losses[0]
+    assert len(traces) == 1
+    assert w.sharding.is_equivalent_to(NamedSharding(mesh, spec), 2)
