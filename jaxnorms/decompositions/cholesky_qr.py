@@ -5,8 +5,8 @@ of n x n numbers over the blocks of rows and no other communication. With a Chol
 T costs digits where x is ill-conditioned, so T comes from eigenvectors here: ``x^H x = V D^2 V^H``,
 ``T = V D^-1`` (SVQB: Stathopoulos and Wu 2002), where ``x V`` is as accurate as x and D scales columns. The
 directions below ``sqrt(eps) s_1``, which the Gram matrix cannot resolve, are lifted to its level by each
-step and resolved by the next (as in shifted CholeskyQR: Fukaya et al. 2020). Two steps serve every
-matrix with ``s_n > eps s_1``, one a well-conditioned matrix, and then one of Newton and Schulz.
+step and resolved by the next (as in shifted CholeskyQR: Fukaya et al. 2020). A well-conditioned matrix
+takes one step, one with ``s_n`` at the level of rounding three, and then both one of Newton and Schulz.
 
 For rank-deficient matrices x is continued by the rows ``delta I`` with delta at the level of rounding: the
 stack is never worse conditioned than that. Every device holds its own copy of that small block.
@@ -35,8 +35,8 @@ def tall_qr(x: Array, total: Total = lambda part: part) -> tuple[Array, Array]:
     of ``q r`` and that of the singular values of ``r`` is a small multiple of ``eps s_1``. The columns of q are
     orthonormal but for the directions in which x vanishes to rounding: there they are shorter.
 
-    Cost: 4 to 8 products of ``m n^2`` multiplications and half as many sums of n x n numbers, as many
-    eigenproblems of that size less one; memory: two matrices beside x.
+    Cost: 5 to 9 products of ``m n^2`` multiplications, 3 to 5 sums of n x n numbers, 1 to 3 eigenproblems of
+    that size. Memory: two matrices beside x.
     """
     q, _, r = _continued_qr(x, total)
     return q, r
