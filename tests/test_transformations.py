@@ -79,7 +79,7 @@ def test_modes_and_transformations_agree(name):
 def test_batches_inside_shard_map(name, explicit):
     norm = NORMS[name]
     kinds = (jax.sharding.AxisType.Explicit if explicit else jax.sharding.AxisType.Auto,)
-    mesh = Mesh(np.array(jax.devices()), ("batch",), axis_types=kinds)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("batch",), axis_types=kinds)
     assert mesh.size == 2
     spec = PartitionSpec("batch")
     batch = jax.device_put(gaussian((4, 9, 3), REAL), NamedSharding(mesh, spec))
