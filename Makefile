@@ -50,6 +50,7 @@ bench: .venv/installed-benchmarks
 	$(BIN)/python benchmarks/correctness.py --update README.md
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/mesh.py
 
 clean:
 	rm -rf .venv .venv-floor build dist
