@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import Array
 from jax.experimental.shard_alike import shard_alike
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 
 def on_mesh(a: Array) -> bool:
@@ -26,12 +26,22 @@ def partitioned(f: Callable[[Array], Any], x: Array, dims: int) -> Any:
     An explicit mesh asks for the sharding of every intermediate result; here the compiler chooses them.
     """
     sharding = jax.typeof(x).sharding
-    kinds = zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True)
+    return _automatic(f, sharding.mesh, PartitionSpec(*sharding.spec[: x.ndim - dims]))(x)
+
+
+def replicated(f: Callable[..., Any], *args: Any) -> Any:
+    """``f`` of pytrees, partitioned likewise, its results the same on every device."""
+    for leaf in jax.tree.leaves(args):
+        mesh = jax.typeof(leaf).sharding.mesh
+        if AxisType.Explicit in mesh.axis_types:
+            return _automatic(f, mesh, PartitionSpec())(*args)
+    return f(*args)
+
+
+def _automatic(f: Callable[..., Any], mesh: AbstractMesh, out: PartitionSpec) -> Callable[..., Any]:
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     names = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
-    if not names:
-        return f(x)
-    out = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[: x.ndim - dims]))
-    return jax.sharding.auto_axes(f, axes=names, out_sharding=out)(x)
+    return jax.sharding.auto_axes(f, axes=names, out_sharding=NamedSharding(mesh, out)) if names else f
 
 
 def like(a: Array, g: Array) -> Array:

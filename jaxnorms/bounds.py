@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
+from jaxnorms._mesh import replicated
 from jaxnorms._scaling import exponent, prepare, scale
 from jaxnorms.decompositions import matmul, singular_values
 from jaxnorms.decompositions.truncated_svd import residual, truncated_svd
@@ -18,7 +19,7 @@ from jaxnorms.gauges import Gauge, Lp, inf
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.norm_objects import as_norm
 from jaxnorms.operator_norms import RitzValues, ritz_of_operator, size_of_operator
-from jaxnorms.operators import LinearOperator, checked, replicated
+from jaxnorms.operators import LinearOperator, checked
 
 # Triplets asked for where the norm depends on all of them.
 _TRIPLETS = 8

@@ -30,6 +30,8 @@ class Explanation(NamedTuple):
 def explain(shape: tuple[int, ...], dtype: DTypeLike, ord: Any, **how: Unpack[How]) -> Explanation:
     """The method that ``ord`` would take for ``(..., m, n)`` matrices on the default platform, and what it costs.
 
+    For matrices that are not spread over several devices.
+
     ``ord`` is a norm object or one of ``'fro'``, ``'nuc'``, ``'spectral'``; keywords are those of
     :class:`jaxnorms.options.How`. Nothing is computed or compiled. Raises as the norm itself would.
 

@@ -97,9 +97,9 @@ def spectral_norm(a: ArrayLike | LinearOperator, **options: Unpack[Options]) -> 
     """Spectral norm ``s_1``, the largest singular value: the induced 2 -> 2 norm.
 
     Derivative ``U_t V_t^H / mu`` over the mu singular values tied with the largest. Kink at ties
-    and at 0. Cost for n x n matrices: one SVD up to n = 8; about 12 matrix products up to 256 in single
-    precision (in double one SVD up to 127); beyond, some 80 to 130 passes over a Gaussian matrix. Kept
-    for the backward pass: 8 triplets.
+    and at 0. Cost for n x n matrices: one SVD up to n = 8, and of a single matrix up to 256; in a batch about 12
+    matrix products from 9 to 256 in single precision (in double one SVD up to 127); beyond, some 80 to 130 passes
+    over a Gaussian matrix. Kept for the backward pass: 8 triplets.
 
     **Large matrices** (``method="krylov"``): of more than 4 tied values the derivative is a certified
     subgradient, ``<G, A> = ||A||`` and ``||G||_* = 1``, but not the one of minimum norm.
@@ -120,7 +120,8 @@ def nuclear_norm(a: ArrayLike | LinearOperator, *, rank: int | None = None, **op
 
     Derivative ``U_r V_r^H`` over the nonzero singular values. Twice differentiable at full rank,
     repeated singular values included; kink where one is 0. Cost: about 25 matrix products, and an SVD
-    as well if the matrix is close to rank deficiency; in double precision on CPU one SVD. Source:
+    as well if the matrix is close to rank deficiency; on CPU one SVD in double precision, and of square matrices
+    of 1025 rows or more. Source:
     Watson 1992; Amsel et al. 2025 (arXiv 2505.16932) for the products.
 
     ``rank=k`` promises that no more than k singular values are nonzero, up to rounding: then k triplets

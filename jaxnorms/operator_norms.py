@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms import _checks, _rules
+from jaxnorms._mesh import replicated
 from jaxnorms._scaling import prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.gauges import Gauge, Lp, inf
@@ -21,7 +22,6 @@ from jaxnorms.operators import (
     checked,
     forward,
     in_working_precision,
-    replicated,
     scaled,
     squares,
     sum_over,
@@ -144,8 +144,10 @@ def norm_of_operator(lift: Any, op: LinearOperator, function: str, options: Opti
     if rank is not None:
         rank = _checks.count(rank, "rank", min(op.shape))
     if isinstance(lift, SquaredFrobenius):
+        lift.using(how)  # which refuses a method
         return _evaluate(Frobenius(squared=True), op)
     if lift == EntrywiseLift(Lp(2.0)):
+        lift.using(how)
         return _evaluate(Frobenius(), op)
     if isinstance(lift, SpectralLift) and (rank or lift.gauge == Lp(inf) or isinstance(lift.gauge, TopK)):
         return _evaluate(LeadingValues(lift.gauge, rank or lift.gauge.support(min(op.shape)), how.tol), op)
@@ -163,7 +165,7 @@ def frobenius_estimate(
         raise ValueError(f"{function}: samples and key are for a LinearOperator, got {type(a).__name__}")
     if samples is None or key is None:
         raise ValueError(f"{function}: samples and key go together, got samples={samples!r} and key={key!r}")
-    _how(function, options)
+    SquaredFrobenius().using(_how(function, options))
     return _evaluate(Frobenius(key, _checks.count(samples, "samples"), squared), checked(a))
 
 

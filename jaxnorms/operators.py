@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnorms import _checks
 from jaxnorms._scaling import exponent, max_abs, scale
@@ -119,21 +118,6 @@ def checked(op: LinearOperator) -> LinearOperator:
 
     functions = {name: explicit(name) for name in converted}
     return replace(op, params=(op.params, traced), **functions)
-
-
-def replicated(f: Callable[..., Any], op: LinearOperator, *rest: Any) -> Any:
-    """``f(op, *rest)``, the same on every device.
-
-    An explicit mesh asks for the sharding of every intermediate result; here the compiler chooses them.
-    """
-    for leaf in jax.tree.leaves((op, rest)):
-        mesh = jax.typeof(leaf).sharding.mesh
-        kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-        names = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
-        if names:
-            out = NamedSharding(mesh, PartitionSpec())
-            return jax.sharding.auto_axes(f, axes=names, out_sharding=out)(op, *rest)
-    return f(op, *rest)
 
 
 def _check(op: LinearOperator) -> None:

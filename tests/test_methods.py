@@ -101,20 +101,24 @@ def test_powers_of_two_nan_and_infinity(case):
 @needs_double
 @every_method
 def test_second_derivatives(case):
-    """Those of the reference, which are checked by finite differences; finite at a kink, too."""
+    """Those of the reference, and the differences of the method's own gradient; finite at a kink, too."""
     norm, method = METHODS[case]
     kink = prescribed(np.where(np.arange(48) < 30, 1.0, 0), SHAPE, REAL)
     a = np.stack([prescribed(np.linspace(3, 1, 48), SHAPE, REAL), kink])
     e = gaussian(a.shape, REAL)
 
-    def along(method):
+    def gradient(method):
         how = {"tol": 1e-12} if method == "krylov" else {}
-        gradient = jax.grad(lambda x: norm(x, method=method, **how))
-        return jax.jit(jax.vmap(lambda a, e: jax.jvp(gradient, (a,), (e,))[1]))(a, e)
+        return jax.grad(lambda x: norm(x, method=method, **how))
+
+    def along(method):
+        return jax.jit(jax.vmap(lambda a, e: jax.jvp(gradient(method), (a,), (e,))[1]))(a, e)
 
     found = along(method)
     np.testing.assert_allclose(found[0], along("svd")[0], atol=1e-8)
     assert np.all(np.isfinite(found))
+    h, own = 1e-5, jax.jit(gradient(method))
+    np.testing.assert_allclose(found[0], (own(a[0] + h * e[0]) - own(a[0] - h * e[0])) / (2 * h), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -148,6 +152,8 @@ def test_the_choice_looks_at_the_matrix_alone():
     assert jn.explain((64, 64), jnp.float32, "nuc").method == "polar"
     assert jn.explain((64, 64), jnp.float32, jn.Schatten(6)).method == "gram"
     assert jn.explain((64, 64), jnp.bfloat16, "fro").method == "direct"
+    assert "A^H A" in jn.explain((8192, 512), jnp.float32, "spectral").cost
+    assert "A^H A" not in jn.explain((8192, 8192), jnp.float32, "spectral").cost
 
 
 def test_bad_requests():

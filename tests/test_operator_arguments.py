@@ -58,6 +58,10 @@ def wrong(function=matvec, adjoint=None, shape=(5, 3)):
         (lambda: jn.truncated_svd(wrong(), 4), r"k must be between 1 and min\(m, n\) = 3, got 4"),
         (lambda: jn.spectral_norm(wrong(), axis=(0, 1)), "keywords are method and tol, got axis"),
         (lambda: jn.spectral_norm(wrong(), method="svd"), "method of a LinearOperator must be 'auto' or 'krylov'"),
+        (
+            lambda: jn.frobenius_norm(wrong(), method="krylov"),
+            "method must be 'auto' for a norm of the entries",
+        ),
         (lambda: jn.norm_bounds(wrong(), method="gram"), "method of a LinearOperator must be 'ritz', got 'gram'"),
         (lambda: jn.frobenius_norm(wrong(), samples=3), "samples and key go together, got samples=3 and key=None"),
         (lambda: jn.frobenius_norm(W, samples=3, key=jax.random.key(0)), "samples and key are for a LinearOperator"),

@@ -40,7 +40,10 @@ _small_values = single_or_batch(lapack.values, lambda a: jacobi_svd(a)[1])
 
 
 def thin_svd(a: Array) -> tuple[Array, Array, Array]:
-    """``(u, s, vh)`` with ``a = u @ diag(s) @ vh``, orthonormal ``u`` and ``vh``, ``s`` descending."""
+    """``(u, s, vh)`` with ``a = u @ diag(s) @ vh``, orthonormal ``u`` and ``vh``, ``s`` descending.
+
+    Of a large matrix on a mesh the vectors of the longer side may be shorter than 1 where s vanishes to rounding.
+    """
     m, n = a.shape
     if n == 1:
         u, s = _normalize(a[:, 0])
