@@ -13,24 +13,28 @@ from jaxnorms import _checks
 from jaxnorms._mesh import on_mesh, partitioned
 
 
-def over_batch(f: Callable[..., Any], x: Array, *shared: Any, **static: Hashable) -> Any:
-    """``f(matrix, *shared, **static)`` for each matrix of ``x``, computed in its working precision."""
-    return _batched(f, tuple(static.items()), x, shared)
+def over_batch(f: Callable[..., Any], x: Array, *shared: Any, along: tuple[Array, ...] = (), **static: Hashable) -> Any:
+    """``f(matrix, *numbers, *shared, **static)`` for each matrix of ``x``, computed in its working precision, with
+    its entries of the arrays ``along``, which have the shape of the batch."""
+    return _batched(f, tuple(static.items()), x, along, shared)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x: Array, shared: tuple) -> Any:
-    def one(a: Array) -> Any:
-        return f(a, *shared, **dict(static))
+def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x: Array, along: tuple, shared: tuple):
+    def one(a: Array, *numbers: Array) -> Any:
+        return f(a, *numbers, *shared, **dict(static))
 
     def restored(y: Array) -> Array:
         if jnp.issubdtype(y.dtype, jnp.integer):
             return y
         return y.astype(x.dtype if jnp.iscomplexobj(y) else jnp.finfo(x.dtype).dtype)
 
+    def run(x: Array, *along: Array) -> Any:
+        return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype)), *along))
+
     for _ in x.shape[:-2]:
         one = jax.vmap(one)
-    return partitioned(lambda x: jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype)))), x, 2)
+    return partitioned(run, x, 2, *along)
 
 
 def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:

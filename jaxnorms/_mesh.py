@@ -20,13 +20,13 @@ def on_mesh(a: Array) -> bool:
     return mesh.size > 1 and set(mesh.axis_types) == {AxisType.Auto}
 
 
-def partitioned(f: Callable[[Array], Any], x: Array, dims: int) -> Any:
-    """``f(x)``, whose results keep the leading axes of ``x``, all but ``dims`` of them.
+def partitioned(f: Callable[..., Any], x: Array, dims: int, *rest: Array) -> Any:
+    """``f(x, *rest)``, whose results keep the leading axes of ``x``, all but ``dims`` of them.
 
     An explicit mesh asks for the sharding of every intermediate result; here the compiler chooses them.
     """
     sharding = jax.typeof(x).sharding
-    return _automatic(f, sharding.mesh, PartitionSpec(*sharding.spec[: x.ndim - dims]))(x)
+    return _automatic(f, sharding.mesh, PartitionSpec(*sharding.spec[: x.ndim - dims]))(x, *rest)
 
 
 def replicated(f: Callable[..., Any], *args: Any) -> Any:

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._mesh import like
-from jaxnorms._scaling import magnitude, prepare, scale
+from jaxnorms._scaling import magnitude, prepare, quotient, scale
 from jaxnorms._split import Names, sum_over
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
 
@@ -149,6 +149,51 @@ def subgradient(lift: Lift, a: Array) -> Array:
 
 def _dense(lift: Lift, a: Array) -> Array:
     return lift.subgradient(a, lift.factors(a)[1])
+
+
+# Maps of magnitudes carried to matrices (``jaxnorms.carried``), differentiable once in the matrix and the parameters.
+
+only_once = _end_of_derivatives(
+    "jaxnorms: second derivatives of a proximal operator, projection or spectral map are not defined; "
+    "value and first derivative are"
+)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def carry(carrier: Any, a: Array, *parameters: Array) -> Array:
+    """The image of one matrix."""
+    return carrier.image(a, *parameters)
+
+
+@carry.defjvp
+def _(carrier, primals, tangents):
+    image = carry(carrier, *primals)
+    (a, *parameters), (e, *rates) = only_once(primals), tangents
+    return image, like(a, carrier.change(a, tuple(parameters), e, tuple(rates)))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def envelope(carrier: Any, gauge: Any, a: Array, step: Array) -> Array:
+    """``min f(y) + |a - y|^2 / 2 step`` for a carrier of the prox of f, attained at ``y = prox(a)``. Its gradient
+    is ``(a - y) / step``."""
+    x = carrier.magnitudes(a)
+    y = carrier.h(x, step)
+    return gauge.value(y) + _half_square(x - y, step)
+
+
+def _half_square(x: Array, step: Array) -> Array:
+    """``|x|^2 / 2 step``, without squaring what is large or small."""
+    size = jnp.max(jnp.abs(x), initial=0)
+    unit = quotient(x, jnp.where(size > 0, size, 1))
+    return inner(unit, unit) * size * quotient(size, 2 * step)
+
+
+@envelope.defjvp
+def _(carrier, gauge, primals, tangents):
+    (a, step), (e, rate) = primals, tangents
+    value = envelope(carrier, gauge, a, step)
+    g = quotient(a - carry(carrier, a, step), step)
+    return value, inner(g, e) - inner(g, g) / 2 * rate
 
 
 # Derivatives in the traced parameters of the lift, at a fixed matrix.

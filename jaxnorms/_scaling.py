@@ -20,13 +20,13 @@ def max_abs(x: Array, names: tuple[str, ...] = ()) -> Array:
     if not names:
         return largest
     # Nonnegative numbers are in the order of their bits, with NaN at the end, which pmax might lose.
-    bits = jax.lax.bitcast_convert_type(largest, _layout(largest)[2])
+    bits = jax.lax.bitcast_convert_type(largest, layout(largest)[2])
     return jax.lax.bitcast_convert_type(jax.lax.pmax(bits, names), largest.dtype)
 
 
 def exponent(largest: Array) -> Array:
     """``e`` with ``2**(e-1) <= largest < 2**e``; 0 where ``largest`` is 0, infinite or NaN."""
-    fraction, above, kind = _layout(largest)
+    fraction, above, kind = layout(largest)
     e = (jax.lax.bitcast_convert_type(largest, kind) >> fraction) - (above - 2)
     return jnp.where(jnp.isfinite(largest) & (largest > 0), e, 0).astype(jnp.int32)
 
@@ -42,11 +42,11 @@ def scale(x: Array, e: Array) -> Array:
 
 def _power_of_two(e: Array, like: Array) -> Array:
     """``2**e`` in the type of ``like``, for normal results."""
-    fraction, above, kind = _layout(like)
+    fraction, above, kind = layout(like)
     return jax.lax.bitcast_convert_type((jnp.asarray(e, kind) + (above - 1)) << fraction, like.dtype)
 
 
-def _layout(x: Array) -> tuple[int, int, jnp.dtype]:
+def layout(x: Array) -> tuple[int, int, jnp.dtype]:
     """Bits of the fraction, the least power of two out of range, and the integer type of a floating type."""
     info = jnp.finfo(x.dtype)
     return info.nmant, int(info.maxexp), jnp.dtype(f"int{info.bits}")
@@ -55,7 +55,7 @@ def _layout(x: Array) -> tuple[int, int, jnp.dtype]:
 def quotient(x: Array, y: Array) -> Array:
     """``x / y`` for a scalar y of any size: compilers multiply by ``1 / y``, which may vanish."""
     e = exponent(jnp.abs(y))
-    return scale(x, -e) / scale(y, -e)
+    return scale(x, -e) / scale(y, -e).astype(x.dtype)
 
 
 def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._roots import root
+from jaxnorms._scaling import quotient
 from jaxnorms._split import Names, count, sum_over
+from jaxnorms.ball_projections import inside
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.gauges import Gauge, Lp, inf
 
@@ -43,6 +46,33 @@ class Columns(Gauge):
         dg = self.outer.hessian(n, ties, self._down(h * d))
         return self._turn(along(dg[None, :] * h + g[None, :] * bend))
 
+    def project(self, x: Array, r: Array) -> Array:
+        """Column by column where the outer gauge is the largest, or the inner one Euclidean; else by the prox of
+        each column, at steps lambda_j proportional to the outer subgradient."""
+        x = self._turn(x)
+        n = self._by_column(self.inner.value, 0)(x)
+        if self.inner.p == 2:
+            return self._turn(self._by_column(_resized)(x, n, self.outer.project(n, r)))
+        if self.outer.p == inf:
+            return self._turn(self._by_column(lambda c: self.inner.project(c, r))(x))
+        outside = self.outer.value(n) > r
+        y, r = jnp.where(outside, x, 1), jnp.where(outside, r, 0.5)
+        slope = self.outer.p - 1
+
+        def sizes(steps: Array) -> Array:
+            return self._by_column(lambda c, t: self.inner.value(self.inner.prox(c, t)), 0)(y, steps)
+
+        def steps(sigma: Array) -> Array:
+            if slope == 0:
+                return jnp.full_like(n, sigma)
+            return root(lambda steps: sigma * (sizes(steps) / r) ** slope - steps, n)
+
+        sigma = root(lambda sigma: jnp.sum((sizes(steps(sigma)) / r) ** self.outer.p) - 1, r)
+        y = self._by_column(self.inner.prox)(y, steps(sigma))
+        return self._turn(
+            jnp.where(outside, inside(y, self.outer.value(self._by_column(self.inner.value, 0)(y)), r), x)
+        )
+
     def ratio(self, x: Array, tol: float) -> Array:
         x = self._turn(x)
         _, _, _, g, _ = self._parts(x, tol)
@@ -68,7 +98,8 @@ class Columns(Gauge):
 
     @staticmethod
     def _by_column(f, out_axis: int = 1):
-        return jax.vmap(f, in_axes=1, out_axes=out_axis)
+        """``f`` of the columns of a matrix, and of the entries of vectors."""
+        return lambda *args: jax.vmap(f, in_axes=tuple(x.ndim - 1 for x in args), out_axes=out_axis)(*args)
 
     @property
     def _extreme(self) -> bool:
@@ -101,3 +132,9 @@ class Columns(Gauge):
         total = sum_over(jnp.sum(inverse), self.outer.names)
         mu = sum_over(jnp.sum(slopes * inverse), self.outer.names) / jnp.where(total > 0, total, 1)
         return d - h * (inverse * jnp.where(tied, slopes - mu, 0))[None, :]
+
+
+def _resized(x: Array, size: Array, new: Array) -> Array:
+    """``x`` of the length ``size`` at the length ``new``."""
+    some = size > 0
+    return jnp.where(some, quotient(x, jnp.where(some, size, 1)) * new, 0)

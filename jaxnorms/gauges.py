@@ -9,11 +9,12 @@ A gauge knows, on a plain array (of any shape for ``Lp``, a matrix for ``Columns
     diagonal(x, tol)                h_ii - h_ij for tied x_i = x_j, which is also h_ii where x_i = 0
     support(n)                      how many of n entries can have g_i != 0 where there are no ties
     dual()                          the dual gauge
+    project(x, r), prox(x, t)       projection onto the ball value <= r, and prox of t times the gauge
 
 ``tol`` is the gap, relative to the largest entry, below which two entries count as tied and one
 entry as zero. Curvature at a kink, for all of them: along the manifold on which the gauge is smooth
 (ties stay ties, zeros stay zeros), and zero across it. Infinite curvature (1 < p < 2 at zeros) is
-dropped. Prox and projection have their place here beside ``dual``.
+dropped. Projection and prox are differentiated by JAX itself.
 """
 
 from abc import ABC, abstractmethod
@@ -27,6 +28,7 @@ from jax import Array
 
 from jaxnorms._scaling import exponent, max_abs, quotient, scale
 from jaxnorms._split import Names, sum_over
+from jaxnorms.ball_projections import capped, power_ball
 
 inf = float("inf")
 
@@ -88,6 +90,14 @@ class Gauge(ABC):
 
     def dual(self) -> "Gauge":
         raise ValueError(f"the dual of {self!r} is not known")
+
+    def project(self, x: Array, r: Array) -> Array:
+        """The nearest y with ``value(y) <= r``, for r > 0; differentiable once by JAX, finite at kinks."""
+        raise ValueError(f"the projection onto balls of {self!r} is not known")
+
+    def prox(self, x: Array, t: Array) -> Array:
+        """``argmin value(y) + |x - y|^2 / 2t``, by Moreau's identity."""
+        return x - self.dual().project(x, t)
 
     def ratio(self, x: Array, tol: float) -> Array:
         """``g_i / x_i``, with its limit ``h_ii`` at ``x_i = 0``."""
@@ -250,6 +260,22 @@ class Lp(Gauge, static=False):
             raise ValueError(f"the dual of {self!r} is not known: it needs a static p >= 1")
         return Lp(self.conjugate or conjugate_exponent(self.p), self.p)
 
+    def project(self, x: Array, r: Array) -> Array:
+        if self.traced or self.p < 1:
+            return super().project(x, r)
+        if self.p == inf:
+            return jnp.where(x < r, x, r)
+        if self.p == 1:
+            return capped(x, inf, r)
+        f = self.value(x)
+        outside = f > r
+        if self.p == 2:
+            return jnp.where(outside, quotient(x, jnp.where(outside, f, 1)) * r, x)
+        return power_ball(x, r, outside, self.p)
+
+    def prox(self, x: Array, t: Array) -> Array:
+        return jnp.where(x > t, x - t, 0) if self.p == 1 else super().prox(x, t)
+
     def split(self, rows: Names, columns: Names) -> "Lp":
         return replace(self, names=rows + columns)
 
@@ -283,19 +309,27 @@ def power_differences(u: Array, a: Any) -> Array:
     return jnp.where(y > 0, jnp.where(y > 0, y, 1) ** (a - 1) * quotient, 0)
 
 
+@jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
-class Symmetric(Gauge):
-    """A user's symmetric gauge ``f`` of the singular values: norm and derivatives only.
+class Symmetric(Gauge, static=False):
+    """A user's symmetric gauge ``f(x, *params)`` of the singular values: norm and derivatives only.
 
     Its gradient is ``jax.grad(f)``, averaged over tied entries and 0 on the zero block, and its
     curvature ``jax.hessian(f)`` wherever that average was not needed (elsewhere there is a kink).
+    ``params`` are traced values of the type of x: leaves of the pytree, and differentiated.
     """
 
-    f: Callable[[Array], Array]
+    f: Callable[..., Array]
+    params: tuple[Array, ...] = field(default=(), compare=False, repr=False)
+
+    def _of(self, x: Array) -> Array:
+        """f, and 0 at 0, where many formulas have NaN for a derivative."""
+        zero = max_abs(x) == 0
+        return jnp.where(zero, 0, self.f(jnp.where(zero, 1, x), *self.params))
 
     def value(self, x: Array) -> Array:
         e = exponent(max_abs(x))
-        value = self.f(scale(x, -e))
+        value = self._of(scale(x, -e))
         if jnp.shape(value) != () or jnp.iscomplexobj(value):
             raise ValueError(f"gauge must return a real scalar, got shape {jnp.shape(value)}")
         return scale(jnp.asarray(value, x.dtype), e)
@@ -305,7 +339,7 @@ class Symmetric(Gauge):
         return jnp.where(zero, 0, _average(tied, self._gradient(x)))
 
     def _gradient(self, x: Array) -> Array:
-        g = jax.grad(lambda y: jnp.asarray(self.f(y), y.dtype))(scale(x, -exponent(max_abs(x))))
+        g = jax.grad(lambda y: jnp.asarray(self._of(y), y.dtype))(scale(x, -exponent(max_abs(x))))
         return jnp.where(jnp.isfinite(g), g, 0)
 
     def hessian(self, x: Array, tol: float, d: Array) -> Array:
@@ -326,7 +360,7 @@ class Symmetric(Gauge):
 
     def _matrix(self, x: Array) -> Array:
         e = exponent(max_abs(x))
-        h = scale(jax.hessian(self.f)(scale(x, -e)), -e)
+        h = scale(jax.hessian(self._of)(scale(x, -e)), -e)
         return jnp.where(jnp.isfinite(h), h, 0)
 
     def _blocks(self, x: Array, tol: float) -> tuple[Array, Array]:
@@ -343,6 +377,13 @@ class Symmetric(Gauge):
         g = self._gradient(x + max(tol, 8 * float(jnp.finfo(x.dtype).eps)) * max_abs(x) * split)
         slack = jnp.sqrt(jnp.finfo(x.dtype).eps) * max_abs(g)
         return jnp.abs(g - _average(tied, g)) > slack, jnp.any(zero & (jnp.abs(g) > slack))
+
+    def tree_flatten(self):
+        return (self.params, self.f) if self.params else ((), self)
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        return aux if isinstance(aux, Symmetric) else cls(aux, tuple(children))
 
 
 def _average(tied: Array, g: Array) -> Array:

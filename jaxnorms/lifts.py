@@ -11,6 +11,7 @@ is smooth (tied values stay tied, zero values stay zero), and zero across it.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,15 +21,15 @@ from jax import Array
 from jaxnorms._scaling import max_abs, prepare, scale
 from jaxnorms._split import Names, sum_over
 from jaxnorms.choice import run
-from jaxnorms.decompositions import matmul, thin_svd, tie_tolerance
+from jaxnorms.decompositions import thin_svd, tie_tolerance
 from jaxnorms.decompositions.spreading import on_grid
 from jaxnorms.gauges import Gauge
 from jaxnorms.options import AUTO, WHOLE, Request
-from jaxnorms.spectral_methods import curvature_core, poison
+from jaxnorms.spectral_methods import curvature_core, poison, turned
 from jaxnorms.split_lift import SplitSpectralLift
 
 
-def _phase(a: Array) -> Array:
+def phase(a: Array) -> Array:
     """``a / |a|``, and 1 at 0."""
     if not jnp.iscomplexobj(a):
         return jnp.where(a < 0, -1, 1).astype(a.dtype)
@@ -57,7 +58,7 @@ class EntrywiseLift:
         spares a pass over it."""
         if self.gauge.even and not jnp.iscomplexobj(a):
             return jnp.ones((), a.dtype), a
-        return _phase(a), jnp.abs(a)
+        return phase(a), jnp.abs(a)
 
     def value(self, a: Array) -> Array:
         value, largest = self.gauge.value(self._polar(a)[1]), max_abs(a, self.names)
@@ -133,17 +134,8 @@ class SpectralLift:
         e = scale(e, -power)
         u, s, vh = thin_svd(x)
         tol = tie_tolerance(s.dtype, *a.shape)
-        v, uh = vh.conj().T, u.conj().T
-        ev = matmul(e, v)
-        m = matmul(uh, ev)
-        core, ratio = curvature_core(self.gauge, s, tol, m)
-        rows, columns = a.shape
-        if rows > columns:
-            dg = matmul(matmul(u, core) + (ev - matmul(u, m)) * ratio[None, :], vh)
-        elif rows < columns:
-            dg = matmul(u, matmul(core, vh) + ratio[:, None] * (matmul(uh, e) - matmul(m, vh)))
-        else:
-            dg = matmul(matmul(u, core), vh)
+        along = self.gauge.ratio(s, tol).astype(a.dtype)
+        dg = turned(u, vh, e, partial(curvature_core, self.gauge, s, tol), along)
         return poison(ok, on_grid(dg))
 
     def of_diagonal(self) -> EntrywiseLift:

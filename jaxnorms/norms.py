@@ -17,6 +17,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import jax.numpy as jnp
@@ -24,7 +25,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
+from jaxnorms._split import count
 from jaxnorms.gauges import Gauge, Lp
+from jaxnorms.induced_bounds import LowerBound
 from jaxnorms.lifts import EntrywiseLift, SpectralLift, SquaredFrobenius
 from jaxnorms.norm_objects import (
     Entrywise,
@@ -41,6 +44,7 @@ from jaxnorms.norm_objects import (
 from jaxnorms.operator_norms import frobenius_estimate
 from jaxnorms.operators import LinearOperator
 from jaxnorms.options import Options, refuse_unknown, request
+from jaxnorms.user_gauge import as_gauge, refuse_other_than_gauges
 
 
 def frobenius_norm(
@@ -206,19 +210,49 @@ def ky_fan_norm(a: ArrayLike | LinearOperator, k: int, p: float = 1.0, **options
     return matrix_norm_of(KyFan(k, p), a, "ky_fan_norm", options)
 
 
-def induced_norm(a: ArrayLike, p: float, q: float | None = None, **options: Unpack[Options]) -> Array:
+@dataclass(frozen=True, eq=False)
+class _InducedEstimate(Norm):
+    p: float
+    q: float
+
+    @property
+    def lift(self) -> LowerBound:
+        return LowerBound(self.p, self.q)
+
+
+def induced_norm(
+    a: ArrayLike, p: float, q: float | None = None, *, estimate: bool = False, **options: Unpack[Options]
+) -> Array:
     """Induced norm ``max ||a x||_q`` over ``||x||_p <= 1``; ``q`` is ``p`` if not given.
 
     Exact: 1 -> q (largest column l_q norm), p -> inf (largest row l_{p*} norm), 2 -> 2. Any other
     pair is NP-hard in general and raises ``ValueError``. At tied columns (rows) the derivative is
     the convex combination of minimum norm. Cost: two passes over ``a``, or one SVD.
 
+    ``estimate=True`` returns, for the other pairs, a lower bound: the largest ``||a x||_q / ||x||_p`` that a power
+    method finds from many fixed starts. Often it is the norm, but how much it may miss only
+    :func:`jaxnorms.induced_norm_bounds` tells; cost and source stand there. Its derivative is that of
+    ``||a x||_q`` at the x found; a second derivative raises ``ValueError``. Of a diagonal (``diagonal=True``) it is
+    the norm. Exact pairs are not affected.
+
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> jax.grad(jn.induced_norm)(jnp.array([[1.0, 2.0], [1.0, 0.0]]), 1)
     Array([[0.33333334, 0.6666667 ],
            [0.33333334, 0.        ]], dtype=float32)
+    >>> print(f"{jn.induced_norm(jnp.eye(4), jnp.inf, 2, estimate=True):.3f}")
+    2.000
     """
+    if not isinstance(estimate, bool):
+        raise TypeError(f"estimate must be True or False, got {estimate!r}")
     norm = Induced(p, p if q is None else q)
+    try:
+        _ = norm.lift
+    except ValueError as error:
+        if not estimate:
+            raise ValueError(
+                f"induced_norm: {error}; estimate=True gives a lower bound, induced_norm_bounds bounds on both sides"
+            ) from None
+        return matrix_norm_of(_InducedEstimate(norm.p, norm.q), a, "induced_norm", options)
     return matrix_norm_of(norm, a, "induced_norm", options)
 
 
@@ -236,19 +270,50 @@ def mixed_norm(a: ArrayLike, p: float, q: float, **options: Unpack[Options]) -> 
 
 
 def unitarily_invariant_norm(
-    a: ArrayLike, gauge: Callable[[Array], Array] | Gauge, **options: Unpack[Options]
+    a: ArrayLike, gauge: Callable[[Array], Array] | Gauge, *, check: bool = False, **options: Unpack[Options]
 ) -> Array:
     """``f(s(a))`` for a symmetric gauge f of the singular values (von Neumann 1937).
 
-    ``gauge`` is a JAX function of the vector of singular values, or a gauge object. It must be a
-    norm, symmetric in its entries; that is not checked. It may not close over a value that is being
-    differentiated. Derivative ``U diag(g) V^H`` with g its
-    ``jax.grad`` averaged over ties, 0 on the zero block. Cost: one SVD; the second derivative takes
-    the Hessian of f. Every new function object compiles anew.
+    ``gauge`` is a JAX function of the vector of the min(m, n) singular values, or a gauge object. It must
+    be a norm, symmetric in its entries. Derivative ``U diag(g) V^H`` with g its ``jax.grad`` averaged over
+    ties, 0 on the zero block. A function may close over traced values (weights that are trained, mapped
+    over, or arguments of ``jit``): it is differentiated in them too, up to the second order; they are
+    converted to the type of the singular values. Cost: one SVD; the second derivative takes the Hessian of
+    f. Every new function object compiles anew, so define it once where nothing traced is closed over.
 
-    >>> import jax.numpy as jnp, jaxnorms as jn
-    >>> jn.unitarily_invariant_norm(jnp.diag(jnp.array([3.0, 1.0])), lambda s: jnp.max(s) + jnp.sum(s))
+    ``check=True`` evaluates f at some fifty fixed vectors first, of the right length, and raises
+    ``ValueError`` with a witness if it is not zero at zero, finite, positive, symmetric, positively
+    homogeneous, monotone and subadditive there, within ``16 n eps``. It works at trace time, too, except for
+    a gauge that closes over traced values: ``ValueError``. What passes need not be a norm.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> a = jnp.diag(jnp.array([3.0, 1.0]))
+    >>> jn.unitarily_invariant_norm(a, lambda s: jnp.max(s) + jnp.sum(s), check=True)
     Array(7., dtype=float32)
+    >>> jax.grad(lambda w: jn.unitarily_invariant_norm(a, lambda s: jnp.sum(s) + w * jnp.max(s)))(2.0)
+    Array(3., dtype=float32, weak_type=True)
     """
+    function = "unitarily_invariant_norm"
+    refuse_unknown(options, function)
     norm = UnitarilyInvariant(gauge)
-    return matrix_norm_of(norm, a, "unitarily_invariant_norm", options)
+    if isinstance(a, LinearOperator):
+        return matrix_norm_of(norm, a, function, options)
+    n, dtype = _singular_values_of(a, function, options)
+    if n and check:
+        refuse_other_than_gauges(gauge, n, dtype)
+    if n and not isinstance(gauge, Gauge):
+        norm = UnitarilyInvariant(as_gauge(gauge, n, dtype))
+    return matrix_norm_of(norm, a, function, options)
+
+
+def _singular_values_of(a: ArrayLike, function: str, options: Options) -> tuple[int, Any]:
+    """How many there are of each matrix, and their type while they are computed."""
+    axis = options.get("axis", (-2, -1))
+    if options.get("diagonal", False):
+        x = _checks.diagonal(a, axis, function)
+        n = x.shape[-1]
+    else:
+        x = _checks.matrix(a, function)
+        sides = zip(_checks.axes(axis, x.ndim, 2, function), request(options).axis_name, strict=True)
+        n = min(x.shape[i] * count(names) for i, names in sides)
+    return n, jnp.finfo(_checks.working_dtype(x.dtype)).dtype

@@ -53,14 +53,26 @@ def _weights(gauge: Gauge, s: Array, a: Array) -> Array:
     return gauge.subgradient(s, tie_tolerance(s.dtype, *a.shape)).astype(a.dtype)
 
 
-def curvature_core(gauge: Gauge, s: Array, tol: float, m: Array) -> tuple[Array, Array]:
-    """dG between the singular vectors for a direction e, from ``m = U^H e V``; and g/s, for what leads out
-    of them."""
+def curvature_core(gauge: Gauge, s: Array, tol: float, m: Array) -> Array:
+    """dG between the singular vectors for a direction e, from ``m = U^H e V``."""
     sym, skew = (m + m.conj().T) / 2, (m - m.conj().T) / 2
     minus, plus = (x.astype(m.dtype) for x in gauge.differences(s, tol))
     core = jnp.where(jnp.eye(s.shape[0], dtype=bool), 0, minus) * sym + plus * skew
-    core += jnp.diag(gauge.hessian(s, tol, jnp.diag(m).real)).astype(m.dtype)
-    return core, gauge.ratio(s, tol).astype(m.dtype)
+    return core + jnp.diag(gauge.hessian(s, tol, jnp.diag(m).real)).astype(m.dtype)
+
+
+def turned(u: Array, vh: Array, e: Array, core_of: Callable[[Array], Array], along: Array) -> Array:
+    """``U core(U^H e V) V^H``, and what leads out of the singular vectors, times ``along``."""
+    rows, columns = e.shape
+    v, uh = vh.conj().T, u.conj().T
+    ev = matmul(e, v)
+    m = matmul(uh, ev)
+    core = core_of(m)
+    if rows > columns:
+        return matmul(matmul(u, core) + (ev - matmul(u, m)) * along[None, :], vh)
+    if rows < columns:
+        return matmul(u, matmul(core, vh) + along[:, None] * (matmul(uh, e) - matmul(m, vh)))
+    return matmul(matmul(u, core), vh)
 
 
 def at_most_once(pending: Array, otherwise: Callable[[Array], Any], a: Array, result: Any) -> Any:

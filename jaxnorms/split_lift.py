@@ -60,7 +60,8 @@ class SplitSpectralLift:
         u, s, vh = tall_svd(self._tall(x), self._total)
         ev = matmul(e, vh.conj().T)
         m = self._total(matmul(u.conj().T, ev))
-        core, ratio = curvature_core(self.gauge, s, self._tolerance(a), m)
+        tol = self._tolerance(a)
+        core, ratio = curvature_core(self.gauge, s, tol, m), self.gauge.ratio(s, tol).astype(a.dtype)
         # As of a tall matrix: columns of u that are too short, where s vanishes, are made up for by the rest.
         dg = matmul(matmul(u, core) + (ev - matmul(u, m)) * ratio[None, :], vh)
         return poison(ok, self._block(dg, a))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._scaling import exponent, max_abs, quotient, scale
+from jaxnorms.ball_projections import capped, inside, power_ball, power_prox
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.gauges import Gauge, Lp, conjugate_exponent, inf, power_differences
 
@@ -77,6 +78,15 @@ class TopK(Gauge):
 
     def spread(self, n: int) -> float:
         return Lp(self.p).spread(min(n, self.k))
+
+    def project(self, x: Array, r: Array) -> Array:
+        y = power_ball(x, r, self.value(x) > r, self.p, self.k)
+        return inside(y, self.value(y), r)
+
+    def prox(self, x: Array, t: Array) -> Array:
+        if self.p == 1:
+            return super().prox(x, t)
+        return power_prox(x, t, self.dual().value(x) > t, self.p, self.k)
 
     def dual(self) -> "DualTopK":
         return DualTopK(self.k, self.p)
@@ -173,6 +183,12 @@ class DualTopK(Gauge):
         f, _, tail, _ = self._smooth_data(x, tol)
         top = ~tail & (x > tol * max_abs(x))
         return jnp.where(top[None, :] & top[:, None], power_differences(quotient(x, f), self.q - 1) / f, minus)
+
+    def project(self, x: Array, r: Array) -> Array:
+        if self.p == 1:
+            return capped(x, r, self.k * r)
+        y = x - self.dual().prox(x, r)
+        return inside(y, self.value(y), r)
 
     def dual(self) -> TopK:
         return TopK(self.k, self.p)
