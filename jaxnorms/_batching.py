@@ -13,14 +13,21 @@ from jaxnorms import _checks
 from jaxnorms._mesh import on_mesh, partitioned
 
 
-def over_batch(f: Callable[..., Any], x: Array, *shared: Any, along: tuple[Array, ...] = (), **static: Hashable) -> Any:
+def over_batch(
+    f: Callable[..., Any],
+    x: Array,
+    *shared: Any,
+    along: tuple[Array, ...] = (),
+    matrices: bool = False,
+    **static: Hashable,
+) -> Any:
     """``f(matrix, *numbers, *shared, **static)`` for each matrix of ``x``, computed in its working precision, with
-    its entries of the arrays ``along``, which have the shape of the batch."""
-    return _batched(f, tuple(static.items()), x, along, shared)
+    its entries of the arrays ``along``, which have the shape of the batch; ``matrices``: the results are like ``x``."""
+    return _batched(f, tuple(static.items()), matrices, x, along, shared)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x: Array, along: tuple, shared: tuple):
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, along: tuple, shared: tuple) -> Any:
     def one(a: Array, *numbers: Array) -> Any:
         return f(a, *numbers, *shared, **dict(static))
 
@@ -34,7 +41,7 @@ def _batched(f: Callable[..., Any], static: tuple[tuple[str, Hashable], ...], x:
 
     for _ in x.shape[:-2]:
         one = jax.vmap(one)
-    return partitioned(run, x, 2, *along)
+    return partitioned(run, x, 0 if matrices else 2, *along)
 
 
 def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:

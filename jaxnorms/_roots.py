@@ -36,10 +36,10 @@ def root(f: Callable[[Array], Array], like: Array) -> Array:
 
     Differentiable, by the implicit function theorem, in whatever ``f`` closes over; a flat ``f`` gives 0.
     """
-    return jax.lax.custom_root(f, jnp.zeros_like(like), lambda f, _: least(lambda x: f(x) <= 0, like), quotient_of)
+    return jax.lax.custom_root(f, jnp.zeros_like(like), lambda f, _: least(lambda x: f(x) <= 0, like), solve_diagonal)
 
 
-def quotient_of(linear: Callable[[Array], Array], y: Array) -> Array:
+def solve_diagonal(linear: Callable[[Array], Array], y: Array) -> Array:
     """The solution of a diagonal linear system, 0 where its diagonal is."""
     diagonal = linear(jnp.ones_like(y))
     flat = (diagonal == 0) | ~jnp.isfinite(diagonal)

@@ -174,11 +174,10 @@ def _(carrier, primals, tangents):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def envelope(carrier: Any, gauge: Any, a: Array, step: Array) -> Array:
-    """``min f(y) + |a - y|^2 / 2 step`` for a carrier of the prox of f, attained at ``y = prox(a)``. Its gradient
-    is ``(a - y) / step``."""
+    """``min f(y) + |a - y|^2 / 2 step`` for a gauge f and the carrier of what its prox leaves, ``a - y``. Its gradient
+    is that over the step: a difference would cancel where the step is small."""
     x = carrier.magnitudes(a)
-    y = carrier.h(x, step)
-    return gauge.value(y) + _half_square(x - y, step)
+    return gauge.value(gauge.prox(x, step)) + _half_square(carrier.h(x, step), step)
 
 
 def _half_square(x: Array, step: Array) -> Array:
@@ -192,7 +191,7 @@ def _half_square(x: Array, step: Array) -> Array:
 def _(carrier, gauge, primals, tangents):
     (a, step), (e, rate) = primals, tangents
     value = envelope(carrier, gauge, a, step)
-    g = quotient(a - carry(carrier, a, step), step)
+    g = quotient(carry(carrier, a, step), step)
     return value, inner(g, e) - inner(g, g) / 2 * rate
 
 

@@ -109,5 +109,6 @@ class _Leading(OfSingularValues):
         apart = across & (jnp.abs(gap) > tol * s[0])
         within = (kept[:, None] & kept[None, :]).astype(s.dtype)
         minus = jnp.where(apart, (y[:, None] - y[None, :]) / jnp.where(apart, gap, 1), within)
+        y, s = y / 2, s / 2  # whose sums do not overflow
         plus = (y[:, None] + y[None, :]) / jnp.where(across, s[:, None] + s[None, :], 1)
         return minus, jnp.where(across, plus, within), kept.astype(s.dtype)

@@ -4,13 +4,14 @@ They are once differentiable by JAX at almost every point, in x and in the radiu
 at all of them: roots are found by bisection and differentiated implicitly.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._roots import quotient_of, root
+from jaxnorms._roots import root, solve_diagonal
 from jaxnorms._scaling import exponent, max_abs, scale
 
 _NEWTON_STEPS = 12
@@ -38,7 +39,7 @@ def power_ball(x: Array, r: Array, outside: Array, p: float, k: int | None = Non
 
     ``x_i - y_i = sigma w_i (y_i / r)^(p-1)`` with weights w as in :func:`_entries`; sigma is the dual norm of x - y.
     """
-    e, y, r = _masked(outside, x, r)
+    e, y, r = masked(outside, x, r)
     sigma = root(lambda sigma: _power_sum(_entries(y, sigma, r, p, k), r, p, k) - 1, r)
     return jnp.where(outside, scale(_entries(y, sigma, r, p, k), e), x)
 
@@ -46,7 +47,7 @@ def power_ball(x: Array, r: Array, outside: Array, p: float, k: int | None = Non
 def power_prox(x: Array, t: Array, nonzero: Array, p: float, k: int) -> Array:
     """``argmin f(y) + |x - y|^2 / 2t`` for the same gauge f with p > 1: here ``sigma = t`` and ``rho = f(y)`` is
     unknown."""
-    e, y, t = _masked(nonzero, x, t)
+    e, y, t = masked(nonzero, x, t)
     rho = root(lambda rho: _power_sum(_entries(y, t, rho, p, k), rho, p, k) - 1, t)
     return jnp.where(nonzero, scale(_entries(y, t, jnp.where(nonzero, rho, 1), p, k), e), 0)
 
@@ -56,7 +57,7 @@ def inside(y: Array, size: Array, r: Array) -> Array:
     return y * jax.lax.stop_gradient(jnp.where(size > r, r / jnp.where(size > r, size, 1), 1))
 
 
-def _masked(proper: Array, x: Array, r: Array) -> tuple[Array, Array, Array]:
+def masked(proper: Array, x: Array, r: Array) -> tuple[Array, Array, Array]:
     """A common exponent, x and r without it; a case that is not ``proper`` is replaced by one that is."""
     x, r = jnp.where(proper, x, 1), jnp.where(proper, r, 0.5)
     e = jnp.maximum(exponent(r), exponent(max_abs(x)) - _WIDEST)
@@ -94,7 +95,9 @@ def _shrunk(x: Array, sigma: Array, rho: Array, p: float) -> Array:
     # With w the one of z / rho and its power that makes it convex: a >= 1.
     if p > 2:
         return rho * _convex_root(x, sigma, rho, p - 1)
-    return rho * _convex_root(x, rho, sigma, 1 / (p - 1)) ** (1 / (p - 1))
+    w = _convex_root(x, rho, sigma, 1 / (p - 1))
+    # Two formulas for one z: the power multiplies the error of w by its exponent, the difference loses digits of x.
+    return jnp.where(sigma * w < x / 2, x - sigma * w, rho * w ** (1 / (p - 1)))
 
 
 def _convex_root(x: Array, alpha: Array, beta: Array, a: float) -> Array:
@@ -112,12 +115,20 @@ def _convex_root(x: Array, alpha: Array, beta: Array, a: float) -> Array:
 
         return jnp.where(positive, jax.lax.fori_loop(0, _NEWTON_STEPS, newton, w), 0)
 
-    return jax.lax.custom_root(partial(_residual, x, alpha, beta, a), x, solve, quotient_of)
+    return jax.lax.custom_root(partial(_residual, x, alpha, beta, a), x, solve, solve_diagonal)
 
 
 def _residual(x: Array, alpha: Array, beta: Array, a: float, w: Array) -> Array:
     return x - alpha * w**a - beta * w
 
 
+def ratio(h: Callable[..., Array], x: Array, zero: Array, parameters: tuple[Array, ...]) -> Array:
+    """``h_i / x_i`` of a map h of magnitudes, with its limit at zeros: h is odd in each entry, so that there the other
+    entries do not see it."""
+    y, limit = jax.jvp(h, (x, *parameters), (zero.astype(x.dtype), *map(jnp.zeros_like, parameters)))
+    return jnp.where(zero, jax.lax.stop_gradient(limit), y / jnp.where(zero, 1, x))
+
+
 def _clipped(x: Array, low: float, high: Array | float) -> Array:
+    """``clip``, with the derivative 0, not a half, at both ends."""
     return jnp.where(x <= low, low, jnp.where(x >= high, high, x))

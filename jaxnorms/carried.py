@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._scaling import max_abs, prepare, scale
+from jaxnorms.ball_projections import ratio
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.spreading import on_grid
 from jaxnorms.gauges import Gauge
@@ -29,7 +30,7 @@ Parameters = tuple[Array, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """``prox`` or ``project`` of a gauge, as a function that can be hashed."""
+    """``prox``, ``rest`` or ``project`` of a gauge, as a function that can be hashed."""
 
     gauge: Gauge
     name: str
@@ -55,9 +56,9 @@ class OfEntries:
     def change(self, a: Array, parameters: Parameters, e: Array, rates: Parameters) -> Array:
         turn, x = phase(a), jnp.abs(a)
         e = turn.conj() * e
-        y, dy = jax.jvp(self.h, (x, *parameters), (e.real, *rates))
+        _, dy = jax.jvp(self.h, (x, *parameters), (e.real, *rates))
         if jnp.iscomplexobj(a):
-            dy = jax.lax.complex(dy, ratio(self.h, x, y, x == 0, parameters) * e.imag)
+            dy = jax.lax.complex(dy, ratio(self.h, x, x == 0, parameters) * e.imag)
         return poison(jnp.isfinite(max_abs(a)), turn * dy)
 
 
@@ -73,12 +74,12 @@ class OfSingularValues:
         return jnp.where(ok, scale(singular_values(x), power), largest)
 
     def image(self, a: Array, *parameters: Array) -> Array:
-        u, s, vh, ok = _triplets(a)
+        u, s, vh, ok = _decomposed(a)
         y = self.h(s, *parameters)
         return poison(ok, on_grid(matmul(u * y[None, :].astype(a.dtype), vh)))
 
     def change(self, a: Array, parameters: Parameters, e: Array, rates: Parameters) -> Array:
-        u, s, vh, ok = _triplets(a)
+        u, s, vh, ok = _decomposed(a)
         minus, plus, along = self.differences(s, parameters, tie_tolerance(s.dtype, *a.shape))
         zeros = jnp.zeros_like(s)
         drift = jax.jvp(self.h, (s, *parameters), (zeros, *rates))[1] if parameters else zeros
@@ -106,8 +107,9 @@ class OfSingularValues:
         tied = (gap <= tol * largest) | ((gap <= root * largest) & (bend <= root * jnp.max(jnp.abs(mean))))
         minus = jnp.where(tied, mean, (y[:, None] - y[None, :]) / jnp.where(tied, 1, s[:, None] - s[None, :]))
         zero = s <= tol * largest
-        along = ratio(self.h, s, y, zero, parameters)
+        along = ratio(self.h, s, zero, parameters)
         both = zero[:, None] & zero[None, :]
+        y, s = y / 2, s / 2  # whose sums do not overflow
         plus = (y[:, None] + y[None, :]) / jnp.where(both, 1, s[:, None] + s[None, :])
         return minus, jnp.where(both, (along[:, None] + along[None, :]) / 2, plus), along
 
@@ -118,14 +120,7 @@ def carrier(lift: Any, name: str) -> OfEntries | OfSingularValues:
     return kinds[type(lift)](Part(lift.gauge, name))
 
 
-def ratio(h: Callable[..., Array], x: Array, y: Array, zero: Array, parameters: Parameters) -> Array:
-    """``y_i / x_i``, with its limit at zeros: h is odd in each entry, so that there the others do not see it."""
-    rest = map(jnp.zeros_like, parameters)
-    _, limit = jax.jvp(h, (x, *parameters), (zero.astype(x.dtype), *rest))
-    return jnp.where(zero, limit, y / jnp.where(zero, 1, x))
-
-
-def _triplets(a: Array) -> tuple[Array, Array, Array, Array]:
+def _decomposed(a: Array) -> tuple[Array, Array, Array, Array]:
     x, ok, _, power = prepare(a)
     u, s, vh = thin_svd(x)
     return u, scale(s, power), vh, ok

@@ -52,7 +52,7 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
     if p == inf:
         methods.append(Squaring(alone=request.method == "squaring"))
     if p == 1:
-        methods.append(Polar(request.compute_dtype))
+        methods.append(Polar(request.compute_dtype, request.tol))
     if p in range(4, LARGEST_GRAM_POWER + 1, 2):
         methods.append(GramPower(int(p)))
     return {method.name: method for method in methods}

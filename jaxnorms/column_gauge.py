@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._roots import root
-from jaxnorms._scaling import quotient
+from jaxnorms._scaling import quotient, scale
 from jaxnorms._split import Names, count, sum_over
-from jaxnorms.ball_projections import inside
+from jaxnorms.ball_projections import inside, masked, ratio
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.gauges import Gauge, Lp, inf
 
@@ -47,31 +47,41 @@ class Columns(Gauge):
         return self._turn(along(dg[None, :] * h + g[None, :] * bend))
 
     def project(self, x: Array, r: Array) -> Array:
-        """Column by column where the outer gauge is the largest, or the inner one Euclidean; else by the prox of
-        each column, at steps lambda_j proportional to the outer subgradient."""
+        """By lengths where the inner gauge is Euclidean, column by column where the outer one is the largest."""
         x = self._turn(x)
         n = self._by_column(self.inner.value, 0)(x)
         if self.inner.p == 2:
-            return self._turn(self._by_column(_resized)(x, n, self.outer.project(n, r)))
+            return self._turn(self._resized(x, n == 0, r))
         if self.outer.p == inf:
             return self._turn(self._by_column(lambda c: self.inner.project(c, r))(x))
         outside = self.outer.value(n) > r
-        y, r = jnp.where(outside, x, 1), jnp.where(outside, r, 0.5)
-        slope = self.outer.p - 1
+        return self._turn(jnp.where(outside, self._shrunk(x, r, outside), x))
 
-        def sizes(steps: Array) -> Array:
-            return self._by_column(lambda c, t: self.inner.value(self.inner.prox(c, t)), 0)(y, steps)
+    def _resized(self, x: Array, zero: Array, r: Array) -> Array:
+        """Columns of new lengths; a zero column is replaced by one that has a derivative."""
+        y = jnp.where(zero[None, :], 1, x)
+        n = jnp.where(zero, 0, self._by_column(self.inner.value, 0)(y))
+        new, limit = self.outer.project(n, r), ratio(self.outer.project, n, zero, (r,))
+        unit = self._by_column(quotient)(y, jnp.where(zero, 1, n))
+        return jnp.where(zero[None, :], x * limit[None, :], unit * new[None, :])
+
+    def _shrunk(self, x: Array, r: Array, outside: Array) -> Array:
+        """The prox of each column, at steps ``sigma (n_j / r)^(q-1)`` for the lengths n_j that they leave."""
+        e, x, r = masked(outside, x, r)
+        lengths, slope = self._by_column(self.inner.value, 0), self.outer.p - 1
+
+        def left(steps: Array) -> Array:
+            return self._by_column(self.inner.prox)(x, steps)
 
         def steps(sigma: Array) -> Array:
+            uniform = jnp.full(x.shape[1], sigma)
             if slope == 0:
-                return jnp.full_like(n, sigma)
-            return root(lambda steps: sigma * (sizes(steps) / r) ** slope - steps, n)
+                return uniform
+            return root(lambda each: sigma * (lengths(left(each)) / r) ** slope - each, uniform)
 
-        sigma = root(lambda sigma: jnp.sum((sizes(steps(sigma)) / r) ** self.outer.p) - 1, r)
-        y = self._by_column(self.inner.prox)(y, steps(sigma))
-        return self._turn(
-            jnp.where(outside, inside(y, self.outer.value(self._by_column(self.inner.value, 0)(y)), r), x)
-        )
+        sigma = root(lambda sigma: jnp.sum((lengths(left(steps(sigma))) / r) ** self.outer.p) - 1, r)
+        y = left(steps(sigma))
+        return scale(inside(y, self.outer.value(lengths(y)), r), e)
 
     def ratio(self, x: Array, tol: float) -> Array:
         x = self._turn(x)
@@ -132,9 +142,3 @@ class Columns(Gauge):
         total = sum_over(jnp.sum(inverse), self.outer.names)
         mu = sum_over(jnp.sum(slopes * inverse), self.outer.names) / jnp.where(total > 0, total, 1)
         return d - h * (inverse * jnp.where(tied, slopes - mu, 0))[None, :]
-
-
-def _resized(x: Array, size: Array, new: Array) -> Array:
-    """``x`` of the length ``size`` at the length ``new``."""
-    some = size > 0
-    return jnp.where(some, quotient(x, jnp.where(some, size, 1)) * new, 0)

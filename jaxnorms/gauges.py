@@ -28,7 +28,7 @@ from jax import Array
 
 from jaxnorms._scaling import exponent, max_abs, quotient, scale
 from jaxnorms._split import Names, sum_over
-from jaxnorms.ball_projections import capped, power_ball
+from jaxnorms.ball_projections import capped, inside, power_ball
 
 inf = float("inf")
 
@@ -96,8 +96,12 @@ class Gauge(ABC):
         raise ValueError(f"the projection onto balls of {self!r} is not known")
 
     def prox(self, x: Array, t: Array) -> Array:
-        """``argmin value(y) + |x - y|^2 / 2t``, by Moreau's identity."""
-        return x - self.dual().project(x, t)
+        """``argmin value(y) + |x - y|^2 / 2t``."""
+        return x - self.rest(x, t)
+
+    def rest(self, x: Array, t: Array) -> Array:
+        """``x - prox(x, t)``, by Moreau's identity the projection onto the dual ball of radius t."""
+        return self.dual().project(x, t)
 
     def ratio(self, x: Array, tol: float) -> Array:
         """``g_i / x_i``, with its limit ``h_ii`` at ``x_i = 0``."""
@@ -267,11 +271,12 @@ class Lp(Gauge, static=False):
             return jnp.where(x < r, x, r)
         if self.p == 1:
             return capped(x, inf, r)
-        f = self.value(x)
-        outside = f > r
+        outside = self.value(x) > r
         if self.p == 2:
-            return jnp.where(outside, quotient(x, jnp.where(outside, f, 1)) * r, x)
-        return power_ball(x, r, outside, self.p)
+            y = jnp.where(outside, x, 1)
+            return jnp.where(outside, quotient(y, self.value(y)) * r, x)
+        y = power_ball(x, r, outside, self.p)
+        return inside(y, self.value(y), r)
 
     def prox(self, x: Array, t: Array) -> Array:
         return jnp.where(x > t, x - t, 0) if self.p == 1 else super().prox(x, t)

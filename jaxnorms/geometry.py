@@ -6,12 +6,15 @@ its subgradient, its dual, and the projection onto its ball, which the lift carr
 
 from typing import Any, Unpack
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
+from jaxnorms._scaling import max_abs
 from jaxnorms.carried import carrier
 from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Lp
@@ -81,7 +84,7 @@ def subgradient(a: ArrayLike, ord: Any, **how: Unpack[How]) -> Array:
     """
     refuse_unknown(how, "subgradient", How)
     norm, x = _checked(a, ord, "subgradient")
-    return over_batch(_subgradient, x, lift=norm.lift.using(request(how)))
+    return over_batch(_subgradient, x, matrices=True, lift=norm.lift.using(request(how)))
 
 
 def _subgradient(a: Array, lift: Any) -> Array:
@@ -95,9 +98,9 @@ def prox(a: ArrayLike, step: ArrayLike, ord: Any) -> Array:
     in general ``a - project(a, step, dual(ord))`` (Moreau 1965). ``step >= 0`` (NaN below) may be traced and
     differentiated, and has a shape that broadcasts to ``(...)``.
 
-    Differentiable once, in ``a`` and ``step``, with an element of the generalised Jacobian at kinks. How exact, and
-    at what cost, is listed in :func:`project`. Raises ``ValueError`` where the dual norm or the projection is not
-    known: general induced norms (NP-hard), a user's gauge without these methods.
+    Differentiable once, in ``a`` and ``step`` (from the right at 0), with an element of the generalised Jacobian at
+    kinks. How exact, and at what cost, is listed in :func:`project`. Raises ``ValueError`` where the dual norm or the
+    projection is not known: general induced norms (NP-hard), a user's gauge without these methods.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.prox(jnp.diag(jnp.array([3.0, 0.5])), 1.0, "nuc")
@@ -105,15 +108,14 @@ def prox(a: ArrayLike, step: ArrayLike, ord: Any) -> Array:
            [0., 0.]], dtype=float32)
     """
     norm, x = _checked(a, ord, "prox")
-    return over_batch(_prox, x, along=(_number(step, "step", x),), lift=norm.lift)
+    return over_batch(_prox, x, along=(_number(step, "step", x),), matrices=True, lift=norm.lift)
 
 
 def _prox(a: Array, step: Array, lift: Any) -> Array:
     if not a.size:
         return a
-    positive = step > 0
-    image = _rules.carry(carrier(lift, "prox"), a, jnp.where(positive, step, 1))
-    return jnp.where(positive, image, jnp.where(step == 0, a, jnp.nan))
+    image = _rules.carry(carrier(lift, "prox"), a, _positive(step, a))
+    return _from_zero_on(step, image, a)
 
 
 def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
@@ -130,12 +132,12 @@ def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
     | L_{p,q}: p = 2, or q = inf | as the gauge of the norms of the columns, or as the gauge of each column |
     | other L_{p,q} | multipliers of the columns, and one for all, by nested bisections: for small matrices |
 
-    Ky Fan norms, their duals with p > 1 and the last row are accurate relative to the norm of ``a``, and feasible; the
-    others relative to ``radius``, however small. Of the singular values for unitarily invariant norms:
-    one SVD. Differentiable once, in ``a`` and ``radius``, with an
-    element of the generalised Jacobian at kinks and at the boundary. Raises ``ValueError`` where it is not
-    known: general induced norms (NP-hard), a user's gauge without this method. Source: Duchi et al. 2008 (l_1);
-    Argyriou, Foygel, Srebro 2012 (k-support); Lewis 1995 (singular values).
+    The others are accurate relative to ``radius``, however small; Ky Fan norms, their duals with p > 1 and the last row
+    relative to the norm of ``a``, so that nothing but feasibility is left where that is 1 / eps times the radius. Of
+    the singular values for unitarily invariant norms: one SVD. Differentiable once, in ``a`` and ``radius`` (from the
+    right at 0), with an element of the generalised Jacobian at kinks and at the boundary. Raises ``ValueError`` where
+    it is not known: general induced norms (NP-hard), a user's gauge without this method. Source: Duchi et al. 2008
+    (l_1); Argyriou, Foygel, Srebro 2012 (k-support); Lewis 1995 (singular values).
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.project(jnp.diag(jnp.array([3.0, 0.5])), 1.0, "spectral")
@@ -143,15 +145,27 @@ def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
            [0. , 0.5]], dtype=float32)
     """
     norm, x = _checked(a, ord, "project")
-    return over_batch(_project, x, along=(_number(radius, "radius", x),), lift=norm.lift)
+    return over_batch(_project, x, along=(_number(radius, "radius", x),), matrices=True, lift=norm.lift)
 
 
 def _project(a: Array, radius: Array, lift: Any) -> Array:
     if not a.size:
         return a
-    positive = radius > 0
-    image = _rules.carry(carrier(lift, "project"), a, jnp.where(positive, radius, 1))
-    return jnp.where(positive, image, jnp.where(radius == 0, 0 * a, jnp.nan))
+    image = _rules.carry(carrier(lift, "project"), a, _positive(radius, a))
+    return _from_zero_on(radius, image, 0 * a)
+
+
+def _positive(number: Array, a: Array) -> Array:
+    """The number, and where it is not positive, one so small that the derivatives are those at 0 to rounding."""
+    largest = jax.lax.stop_gradient(max_abs(a))
+    small = float(jnp.finfo(number.dtype).eps) * jnp.where(largest > 0, largest, 1)
+    return jnp.where(number > 0, number, number - jax.lax.stop_gradient(number) + small)
+
+
+def _from_zero_on(number: Array, image: Array, at_zero: Array) -> Array:
+    """The image at a positive number, the value at 0 with the derivatives of the image, NaN elsewhere."""
+    at_zero = jax.lax.stop_gradient(at_zero) + (image - jax.lax.stop_gradient(image))
+    return jnp.where(number > 0, image, jnp.where(number == 0, at_zero, jnp.nan))
 
 
 def lmo(a: ArrayLike, radius: ArrayLike = 1.0, ord: Any = "spectral", **how: Unpack[How]) -> Array:
@@ -159,7 +173,7 @@ def lmo(a: ArrayLike, radius: ArrayLike = 1.0, ord: Any = "spectral", **how: Unp
 
     It is ``-radius`` times the subgradient of minimum norm of the dual norm, and so unique: ``-radius U V^H`` for
     the spectral norm, ``-radius u_1 v_1^H`` for the nuclear norm where s_1 is simple, 0 at 0. It does not
-    depend on the scale of ``a``. ``radius >= 0`` (NaN below) broadcasts to ``(...)``.
+    depend on the scale of ``a``. The finite ``radius >= 0`` (NaN below) broadcasts to ``(...)``.
 
     Differentiable once in ``a``, and in ``radius``. Keywords, :class:`jaxnorms.options.How`, are for the dual norm:
     for ``ord='spectral'``, ``method='polar'`` with ``compute_dtype=jnp.bfloat16, tol=1e-2`` is the step of an
@@ -172,7 +186,9 @@ def lmo(a: ArrayLike, radius: ArrayLike = 1.0, ord: Any = "spectral", **how: Unp
     """
     refuse_unknown(how, "lmo", How)
     norm, x = _checked(a, ord, "lmo")
-    return over_batch(_lmo, x, along=(_number(radius, "radius", x),), lift=norm.lift.dual().using(request(how)))
+    return over_batch(
+        _lmo, x, along=(_number(radius, "radius", x),), matrices=True, lift=norm.lift.dual().using(request(how))
+    )
 
 
 def _lmo(a: Array, radius: Array, lift: Any) -> Array:
@@ -199,7 +215,7 @@ def _envelope(a: Array, step: Array, lift: Any) -> Array:
     if not a.size:
         return jnp.zeros_like(step)
     positive = step > 0
-    value = _rules.envelope(carrier(lift, "prox"), lift.gauge, a, jnp.where(positive, step, 1))
+    value = _rules.envelope(carrier(lift, "rest"), lift.gauge, a, jnp.where(positive, step, 1))
     return jnp.where(positive, value, jnp.nan)
 
 
@@ -215,6 +231,10 @@ def _number(value: ArrayLike, name: str, x: Array) -> Array:
     number, batch = _checks.as_inexact(value, name), x.shape[:-2]
     if jnp.iscomplexobj(number):
         raise TypeError(f"{name} must be real, got dtype {number.dtype}")
-    if number.shape != () and number.shape != batch:
-        raise ValueError(f"{name} must be a number, or have the shape {batch} of the batch, got shape {number.shape}")
+    try:
+        fits = np.broadcast_shapes(number.shape, batch) == batch
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must have a shape that broadcasts to {batch}, got shape {number.shape}")
     return jnp.broadcast_to(number.astype(jnp.finfo(_checks.working_dtype(x.dtype)).dtype), batch)

@@ -24,11 +24,11 @@ class How(TypedDict, total=False):
     * ``method="auto"``: the fastest that keeps the contract, chosen from shape, dtype and platform
       (see :func:`jaxnorms.explain`); ``"svd"`` is the reference. A method that does not serve the norm
       raises ``ValueError`` and lists those that do.
-    * ``tol=None``: error allowed in the subgradient by an iterative method (``"krylov"``); default
-      ``eps**(2/3)``.
+    * ``tol=None``: error allowed in the subgradient by an iterative method: ``"krylov"``, where the default is
+      ``eps**(2/3)``, and ``"polar"``, where it is rounding, and the error that of its singular values.
     * ``compute_dtype=None``: type of the products of ``"polar"``, such as ``jnp.bfloat16``, accumulated
-      in float32; it makes ``"auto"`` take that method. The result is as accurate as that type, and not
-      checked. ``ValueError`` for a norm or a method that has no such products.
+      in float32; it makes ``"auto"`` take that method. The result is as accurate as that type, or as ``tol``, and
+      not checked. ``ValueError`` for a norm or a method that has no such products.
     """
 
     method: str

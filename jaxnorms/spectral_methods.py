@@ -216,6 +216,7 @@ class Polar:
     """
 
     compute_dtype: Any = None
+    tol: float | None = None
 
     name: ClassVar[str] = "polar"
 
@@ -235,7 +236,7 @@ class Polar:
             raise ValueError(f"compute_dtype must be None for a complex matrix, got {self.compute_dtype}")
         x, ok, largest, e = prepare(a)
         x = by_rows(x)
-        q, good = polar_factor(x, compute_dtype=self.compute_dtype)
+        q, good = polar_factor(x, compute_dtype=self.compute_dtype, tol=self.tol)
         value = jnp.sum((q.conj() * x).real)
         result = jnp.where(ok, scale(value, e), largest), (poison(ok, on_grid(q)),)
         if self.compute_dtype is not None:

@@ -109,10 +109,11 @@ def test_second_derivatives_of_the_envelope(name, dtype):
 
 
 @pytest.mark.parametrize(
-    "name", ["nuclear", "spectral", "ky_fan_2", "dual_ky_fan_2_2", "schatten_4", "mixed_2_1", "max"]
+    "name",
+    ["nuclear", "spectral", "ky_fan_2", "schatten_4", "frobenius", "mixed_2_1", "induced_1_2", "max", "entrywise_3"],
 )
 def test_derivatives_are_finite_everywhere(name):
-    """At ties, zeros, and on the boundary of the ball."""
+    """At ties, zeros, zero columns, and on the boundary of the ball, in both modes."""
     norm, (_, a) = NORMS[name], factory((5, 5), REAL)
     e = gaussian(a.shape, REAL)
 
@@ -134,6 +135,36 @@ def test_jacobians_at_ties():
         for e, rate in ((np.array([[0, 1], [1, 0]]), sym), (np.array([[0, 1], [-1, 0]]), skew)):
             _, d = jax.jvp(lambda a, t=t: jn.prox(a, t, "nuc"), (a,), (jnp.asarray(e, REAL),))
             np.testing.assert_allclose(d, rate * e, atol=tolerance(REAL))
+
+
+def test_zero_columns():
+    """Soft thresholding keeps them zero to first order; a cube leaves the inside alone."""
+    a, e = jnp.array([[0.0, 3], [0, 4]]), jnp.array([[1.0, 0], [2, 0]])
+    for f, norm, there in ((jn.prox, jn.Mixed(2, 1), 0 * e), (jn.project, jn.Mixed(2, inf), e)):
+        np.testing.assert_array_equal(jax.jvp(lambda a, f=f, norm=norm: f(a, 1.0, norm), (a,), (e,))[1], there)
+
+
+def test_small_steps_and_large_entries():
+    """The gradient of the envelope tends to that of the norm; at step 0 the prox moves along it; sums that overflow."""
+    gradient = jax.grad(jn.moreau_envelope, argnums=(0, 1))
+    for ord, a in (("fro", [[1e8]]), ("nuc", [[1e8, 0], [0, 3e3]]), ("spectral", [[1e3, 0], [0, 1]])):
+        g, slope = gradient(jnp.asarray(a), 1e-4, ord)
+        np.testing.assert_allclose(g, jn.subgradient(jnp.asarray(a), ord), atol=1e-6)
+        np.testing.assert_allclose(slope, -np.sum(np.square(g)) / 2, rtol=1e-6)
+    a = jnp.array([[2.0, -1.0]])
+    np.testing.assert_allclose(jax.jacfwd(lambda t: jn.prox(a, t, jn.Entrywise(1)))(0.0), [[-1, 1]])
+    np.testing.assert_allclose(jax.jacfwd(lambda t: jn.project(-2 * a, t, "spectral"))(0.0), -a / 5**0.5, rtol=1e-5)
+    big = float(jnp.finfo(REAL).max) / 2
+    e = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    for f in (lambda a: jn.prox(a, 0.3 * big, "spectral"), lambda a: jn.best_approximation(a, 1).matrix):
+        slopes = [jax.jvp(f, (c * jnp.diag(jnp.array([1.0, 0.8])),), (e,))[1] for c in (big, 1.0)]
+        assert np.all(np.isfinite(slopes[0]))
+    np.testing.assert_allclose(slopes[0], slopes[1], atol=1e-5)
+
+
+def test_steps_broadcast():
+    a, t = gaussian((2, 3, 2, 2), REAL), jnp.array([[0.1], [0.2]])
+    np.testing.assert_allclose(jn.prox(a, t, "nuc")[1, 2], jn.prox(a[1, 2], 0.2, "nuc"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["nuclear", "spectral", "ky_fan_2", "frobenius", "mixed_2_1", "induced_1"])
@@ -221,7 +252,7 @@ def test_what_is_not_known_is_refused():
         jn.project(a, 1.0, jn.UnitarilyInvariant(jnp.sum))
     with pytest.raises(TypeError, match=r"Entrywise\(1\) or Induced\(1, 1\)"):
         jn.prox(a, 1.0, 1)
-    with pytest.raises(ValueError, match="step must be a number, or have the shape"):
+    with pytest.raises(ValueError, match="step must have a shape that broadcasts"):
         jn.prox(a, jnp.ones(2), "nuc")
     with pytest.raises(TypeError, match="radius must be real"):
         jn.project(a, 1j, "nuc")

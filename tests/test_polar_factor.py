@@ -119,3 +119,14 @@ def test_many_values_near_one_are_no_alarm():
     q, ok = jax.jit(polar_factor)(gaussian((2048, 2048), REAL))
     assert ok
     assert np.linalg.norm(q.T @ q - np.eye(2048)) <= tolerance(REAL, 10, 2048**0.5)
+
+
+@pytest.mark.parametrize("compute_dtype", [None, jnp.bfloat16], ids=str)
+@pytest.mark.parametrize("n", [24, 160])
+def test_tolerance(n, compute_dtype):
+    """Singular values within ``tol`` of 1, though products in 16 bits leave some further off."""
+    a = gaussian((n, n), np.float32)
+    q = np.asarray(jax.jit(lambda a: polar_factor(a, compute_dtype=compute_dtype, tol=1e-2)[0])(a))
+    s = np.linalg.svd(q, compute_uv=False)
+    assert s[0] <= 1 + tolerance(np.float32)
+    assert s[-1] >= 1 - 1e-2
