@@ -233,7 +233,7 @@ def induced_norm(
     method finds from many fixed starts. Often it is the norm, but how much it may miss only
     :func:`jaxnorms.induced_norm_bounds` tells; cost and source stand there. Its derivative is that of
     ``||a x||_q`` at the x found; a second derivative raises ``ValueError``. Of a diagonal (``diagonal=True``) it is
-    the norm. Exact pairs are not affected.
+    the norm. Exact pairs are not affected. In 16-bit types it is rounded to the nearest, which may be above the norm.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> jax.grad(jn.induced_norm)(jnp.array([[1.0, 2.0], [1.0, 0.0]]), 1)
