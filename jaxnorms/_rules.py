@@ -162,7 +162,7 @@ only_once = _end_of_derivatives(
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def carry(carrier: Any, a: Array, *parameters: Array) -> Array:
     """The image of one matrix."""
-    return carrier.image(a, *parameters)
+    return like(a, carrier.image(a, *parameters))
 
 
 @carry.defjvp

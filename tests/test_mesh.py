@@ -113,6 +113,22 @@ def test_second_derivatives(kind):
         np.testing.assert_allclose(np.asarray(there), here, atol=1e-4 * np.abs(here).max())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_prox_and_projection(kind):
+    """Results lie as their input does, and take what the norm of all singular values takes."""
+    a = gaussian((256, 160), REAL)
+    x = spread(a, kind, P("x", "y"))
+
+    def run(a):
+        return jn.prox(a, 5.0, "nuc"), jn.project(a, 3.0, "spectral"), jn.lmo(a, 1.0, "spectral")
+
+    program = jax.jit(run).lower(x).compile()
+    assert moved(program) <= 160 * 160
+    for there, here in zip(program(x), jax.jit(run)(a), strict=True):
+        np.testing.assert_allclose(np.asarray(there), here, atol=1e-4)
+        assert there.sharding.is_equivalent_to(x.sharding, 2)
+
+
 def test_spectral_functions():
     a = prescribed(2.0 ** -np.arange(150), (200, 150), REAL)
     x = spread(a, AxisType.Auto, P("x"))
