@@ -16,7 +16,7 @@ from jaxnorms._scaling import exponent, max_abs, scale
 
 _NEWTON_STEPS = 12
 # Powers of two between the largest entry and the radius that a computation keeps apart.
-_WIDEST = 100
+WIDEST = 100
 
 
 def capped(x: Array, cap: Array | float, total: Array) -> Array:
@@ -60,7 +60,7 @@ def inside(y: Array, size: Array, r: Array) -> Array:
 def masked(proper: Array, x: Array, r: Array) -> tuple[Array, Array, Array]:
     """A common exponent, x and r without it; a case that is not ``proper`` is replaced by one that is."""
     x, r = jnp.where(proper, x, 1), jnp.where(proper, r, 0.5)
-    e = jnp.maximum(exponent(r), exponent(max_abs(x)) - _WIDEST)
+    e = jnp.maximum(exponent(r), exponent(max_abs(x)) - WIDEST)
     return e, scale(x, -e), scale(r, -e)
 
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import max_abs, prepare, scale
-from jaxnorms.ball_projections import ratio
+from jaxnorms._scaling import exponent, max_abs, prepare, scale
+from jaxnorms.ball_projections import WIDEST, ratio
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.spreading import on_grid
 from jaxnorms.gauges import Gauge
@@ -74,12 +74,16 @@ class OfSingularValues:
         return jnp.where(ok, scale(singular_values(x), power), largest)
 
     def image(self, a: Array, *parameters: Array) -> Array:
-        u, s, vh, ok = _decomposed(a)
-        y = self.h(s, *parameters)
+        u, s, vh, ok, power = _decomposed(a)
+        y = self.h(scale(s, power), *parameters)
         return poison(ok, on_grid(matmul(u * y[None, :].astype(a.dtype), vh)))
 
     def change(self, a: Array, parameters: Parameters, e: Array, rates: Parameters) -> Array:
-        u, s, vh, ok = _decomposed(a)
+        u, s, vh, ok, power = _decomposed(a)
+        # h is homogeneous in all that it takes: its derivatives do not depend on the scale, a small one would overflow.
+        common = power if not parameters else jnp.maximum(exponent(max_abs(jnp.stack(parameters))), power - WIDEST)
+        s = scale(s, power - common)
+        parameters = tuple(jnp.maximum(scale(p, -common), jnp.finfo(s.dtype).tiny) for p in parameters)
         minus, plus, along = self.differences(s, parameters, tie_tolerance(s.dtype, *a.shape))
         zeros = jnp.zeros_like(s)
         drift = jax.jvp(self.h, (s, *parameters), (zeros, *rates))[1] if parameters else zeros
@@ -120,7 +124,8 @@ def carrier(lift: Any, name: str) -> OfEntries | OfSingularValues:
     return kinds[type(lift)](Part(lift.gauge, name))
 
 
-def _decomposed(a: Array) -> tuple[Array, Array, Array, Array]:
+def _decomposed(a: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """The triplets of ``a 2^-power``, whether ``a`` is finite, and the power."""
     x, ok, _, power = prepare(a)
     u, s, vh = thin_svd(x)
-    return u, scale(s, power), vh, ok
+    return u, s, vh, ok, power
