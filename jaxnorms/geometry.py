@@ -108,14 +108,7 @@ def prox(a: ArrayLike, step: ArrayLike, ord: Any) -> Array:
            [0., 0.]], dtype=float32)
     """
     norm, x = _checked(a, ord, "prox")
-    return over_batch(_prox, x, along=(_number(step, "step", x),), matrices=True, lift=norm.lift)
-
-
-def _prox(a: Array, step: Array, lift: Any) -> Array:
-    if not a.size:
-        return a
-    image = _rules.carry(carrier(lift, "prox"), a, _positive(step, a))
-    return _from_zero_on(step, image, a)
+    return over_batch(_image, x, along=(_number(step, "step", x),), matrices=True, lift=norm.lift, name="prox")
 
 
 def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
@@ -132,9 +125,9 @@ def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
     | L_{p,q}: p = 2, or q = inf | as the gauge of the norms of the columns, or as the gauge of each column |
     | other L_{p,q} | multipliers of the columns, and one for all, by nested bisections: for small matrices |
 
-    The others are accurate relative to ``radius``, however small; Ky Fan norms, their duals with p > 1 and the last row
-    relative to the norm of ``a``, so that nothing but feasibility is left where that is 1 / eps times the radius. Of
-    the singular values for unitarily invariant norms: one SVD. Differentiable once, in ``a`` and ``radius`` (from the
+    Ky Fan norms, their duals with p > 1 and the last row are accurate relative to the norm of ``a``, so that nothing
+    but feasibility is left where that is 1 / eps times the radius; the others relative to ``radius`` itself. Of the
+    singular values for unitarily invariant norms: one SVD. Differentiable once, in ``a`` and ``radius`` (from the
     right at 0), with an element of the generalised Jacobian at kinks and at the boundary. Raises ``ValueError`` where
     it is not known: general induced norms (NP-hard), a user's gauge without this method. Source: Duchi et al. 2008
     (l_1); Argyriou, Foygel, Srebro 2012 (k-support); Lewis 1995 (singular values).
@@ -145,14 +138,17 @@ def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
            [0. , 0.5]], dtype=float32)
     """
     norm, x = _checked(a, ord, "project")
-    return over_batch(_project, x, along=(_number(radius, "radius", x),), matrices=True, lift=norm.lift)
+    return over_batch(_image, x, along=(_number(radius, "radius", x),), matrices=True, lift=norm.lift, name="project")
 
 
-def _project(a: Array, radius: Array, lift: Any) -> Array:
+def _image(a: Array, number: Array, lift: Any, name: str) -> Array:
+    """At 0 the value, a or 0, with the derivatives of what follows; NaN below."""
     if not a.size:
         return a
-    image = _rules.carry(carrier(lift, "project"), a, _positive(radius, a))
-    return _from_zero_on(radius, image, 0 * a)
+    image = _rules.carry(carrier(lift, name), a, _positive(number, a))
+    at_zero = jax.lax.stop_gradient(a if name == "prox" else jnp.zeros_like(a))
+    at_zero += image - jax.lax.stop_gradient(image)
+    return jnp.where(number > 0, image, jnp.where(number == 0, at_zero, jnp.nan))
 
 
 def _positive(number: Array, a: Array) -> Array:
@@ -160,12 +156,6 @@ def _positive(number: Array, a: Array) -> Array:
     largest = jax.lax.stop_gradient(max_abs(a))
     small = float(jnp.finfo(number.dtype).eps) * jnp.where(largest > 0, largest, 1)
     return jnp.where(number > 0, number, number - jax.lax.stop_gradient(number) + small)
-
-
-def _from_zero_on(number: Array, image: Array, at_zero: Array) -> Array:
-    """The image at a positive number, the value at 0 with the derivatives of the image, NaN elsewhere."""
-    at_zero = jax.lax.stop_gradient(at_zero) + (image - jax.lax.stop_gradient(image))
-    return jnp.where(number > 0, image, jnp.where(number == 0, at_zero, jnp.nan))
 
 
 def lmo(a: ArrayLike, radius: ArrayLike = 1.0, ord: Any = "spectral", **how: Unpack[How]) -> Array:
