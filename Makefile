@@ -48,6 +48,7 @@ bench: export OMP_WAIT_POLICY = PASSIVE
 bench: export KMP_BLOCKTIME = 0
 bench: .venv/installed-benchmarks
 	$(BIN)/python benchmarks/correctness.py --update README.md
+	$(BIN)/python benchmarks/geometry_oracles.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/mesh.py

@@ -19,24 +19,12 @@ from jax import Array
 
 from jaxnorms._scaling import exponent, max_abs, prepare, scale
 from jaxnorms.ball_projections import WIDEST, ratio
-from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
+from jaxnorms.decompositions import singular_values, tie_tolerance
 from jaxnorms.decompositions.spreading import on_grid
-from jaxnorms.gauges import Gauge
-from jaxnorms.lifts import EntrywiseLift, SpectralLift, phase
+from jaxnorms.lifts import SpectralLift, phase
+from jaxnorms.options import AUTO, Request
+from jaxnorms.spectral_images import Parameters, Part, decomposed, image
 from jaxnorms.spectral_methods import poison, turned
-
-Parameters = tuple[Array, ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """``prox``, ``rest`` or ``project`` of a gauge, as a function that can be hashed."""
-
-    gauge: Gauge
-    name: str
-
-    def __call__(self, x: Array, *parameters: Array) -> Array:
-        return getattr(self.gauge, self.name)(x, *parameters)
 
 
 @dataclass(frozen=True)
@@ -68,18 +56,17 @@ class OfSingularValues:
     with the divided differences of h."""
 
     h: Callable[..., Array]
+    request: Request = AUTO
 
     def magnitudes(self, a: Array) -> Array:
         x, ok, largest, power = prepare(a)
         return jnp.where(ok, scale(singular_values(x), power), largest)
 
     def image(self, a: Array, *parameters: Array) -> Array:
-        u, s, vh, ok, power = _decomposed(a)
-        y = self.h(scale(s, power), *parameters)
-        return poison(ok, on_grid(matmul(u * y[None, :].astype(a.dtype), vh)))
+        return image(self.h, self.request, a, parameters)
 
     def change(self, a: Array, parameters: Parameters, e: Array, rates: Parameters) -> Array:
-        u, s, vh, ok, power = _decomposed(a)
+        u, s, vh, ok, power = decomposed(a)
         # h is homogeneous in all that it takes: its derivatives do not depend on the scale, a small one would overflow.
         common = power if not parameters else jnp.maximum(exponent(max_abs(jnp.stack(parameters))), power - WIDEST)
         s = scale(s, power - common)
@@ -118,14 +105,14 @@ class OfSingularValues:
         return minus, jnp.where(both, (along[:, None] + along[None, :]) / 2, plus), along
 
 
-def carrier(lift: Any, name: str) -> OfEntries | OfSingularValues:
+def carrier(lift: Any, name: str, request: Request = AUTO) -> OfEntries | OfSingularValues:
     """The map ``name`` of the gauge of a norm, carried as its lift carries the gauge."""
-    kinds = {EntrywiseLift: OfEntries, SpectralLift: OfSingularValues}
-    return kinds[type(lift)](Part(lift.gauge, name))
-
-
-def _decomposed(a: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """The triplets of ``a 2^-power``, whether ``a`` is finite, and the power."""
-    x, ok, _, power = prepare(a)
-    u, s, vh = thin_svd(x)
-    return u, s, vh, ok, power
+    h = Part(lift.gauge, name)
+    if isinstance(lift, SpectralLift):
+        return OfSingularValues(h, request)
+    if request != AUTO:
+        raise ValueError(
+            "method must be 'auto' and rank None for a norm of the entries, "
+            f"got method={request.method!r} and rank={request.rank}"
+        )
+    return OfEntries(h)

@@ -4,7 +4,7 @@
 its subgradient, its dual, and the projection onto its ball, which the lift carries to matrices.
 """
 
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,10 @@ from jaxnorms.column_gauge import Columns
 from jaxnorms.gauges import Lp
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.norm_objects import Dual, Entrywise, KyFan, Mixed, Norm, Schatten, as_norm, matrix_norm_of
-from jaxnorms.options import How, Options, refuse_unknown, request
+from jaxnorms.options import How, Options, Request, refuse_unknown, request
 from jaxnorms.top_gauges import TopK
+
+ImageMethod = Literal["auto", "svd", "krylov", "polar"]
 
 
 def dual(ord: Any) -> Norm:
@@ -91,7 +93,7 @@ def _subgradient(a: Array, lift: Any) -> Array:
     return _rules.subgradient(lift, a) if a.size else a
 
 
-def prox(a: ArrayLike, step: ArrayLike, ord: Any) -> Array:
+def prox(a: ArrayLike, step: ArrayLike, ord: Any, *, rank: int | None = None, method: ImageMethod = "auto") -> Array:
     """The proximal operator ``argmin_y ord(y) + ||a - y||_F^2 / (2 step)`` of ``(..., m, n)`` matrices.
 
     Soft thresholding of the entries, columns or singular values for ``Entrywise(1)``, ``Mixed(2, 1)`` and ``'nuc'``;
@@ -99,19 +101,21 @@ def prox(a: ArrayLike, step: ArrayLike, ord: Any) -> Array:
     differentiated, and has a shape that broadcasts to ``(...)``.
 
     Differentiable once, in ``a`` and ``step`` (from the right at 0), with an element of the generalised Jacobian at
-    kinks. How exact, and at what cost, is listed in :func:`project`. Raises ``ValueError`` where the dual norm or the
-    projection is not known: general induced norms (NP-hard), a user's gauge without these methods.
+    kinks. How exact, at what cost, and what ``rank`` and ``method`` do: see :func:`project`. Raises ``ValueError``
+    where the dual norm or the projection is not known: general induced norms (NP-hard), a user's gauge without these
+    methods.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.prox(jnp.diag(jnp.array([3.0, 0.5])), 1.0, "nuc")
     Array([[2., 0.],
            [0., 0.]], dtype=float32)
     """
-    norm, x = _checked(a, ord, "prox")
-    return over_batch(_image, x, along=(_number(step, "step", x),), matrices=True, lift=norm.lift, name="prox")
+    return _of_image("prox", a, ord, step, "step", rank, method)
 
 
-def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
+def project(
+    a: ArrayLike, radius: ArrayLike, ord: Any, *, rank: int | None = None, method: ImageMethod = "auto"
+) -> Array:
     """The nearest point to ``a``, in Frobenius norm, of the ball ``ord(y) <= radius``; ``(..., m, n)`` matrices.
 
     ``radius >= 0`` (NaN below) may be traced and differentiated, and has a shape that broadcasts to ``(...)``.
@@ -128,24 +132,40 @@ def project(a: ArrayLike, radius: ArrayLike, ord: Any) -> Array:
     Ky Fan norms, their duals with p > 1 and the last row are accurate relative to the norm of ``a``, so that nothing
     but feasibility is left where that is 1 / eps times the radius; the others relative to ``radius`` itself. Of the
     singular values for unitarily invariant norms: one SVD. Differentiable once, in ``a`` and ``radius`` (from the
-    right at 0), with an element of the generalised Jacobian at kinks and at the boundary. Raises ``ValueError`` where
-    it is not known: general induced norms (NP-hard), a user's gauge without this method. Source: Duchi et al. 2008
-    (l_1); Argyriou, Foygel, Srebro 2012 (k-support); Lewis 1995 (singular values).
+    right at 0), with an element of the generalised Jacobian at kinks and at the boundary, from an SVD. Raises
+    ``ValueError`` where it is not known: general induced norms (NP-hard), a user's gauge without this method. Source:
+    Duchi et al. 2008 (l_1); Argyriou, Foygel, Srebro 2012 (k-support); Lewis 1995 (singular values).
+
+    The prox and the projection of the nuclear and of the spectral norm are ``a``, or 0, but for the singular values
+    above a threshold. ``rank=k`` expects k of them at most: then the k + 1 leading triplets of a large matrix are
+    computed, ``method="krylov"``, and all of them only where that was not enough, which is checked: the result is the
+    same. Where the threshold is ``step`` or ``radius``, in the prox of the nuclear and the projection of the spectral
+    norm, ``method="polar"`` takes two polar factors, about 50 products, and an SVD where one of them is not accurate;
+    ``"auto"`` does so on accelerators, not on CPU or a mesh. ``"svd"`` is the reference.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.project(jnp.diag(jnp.array([3.0, 0.5])), 1.0, "spectral")
     Array([[1. , 0. ],
            [0. , 0.5]], dtype=float32)
     """
-    norm, x = _checked(a, ord, "project")
-    return over_batch(_image, x, along=(_number(radius, "radius", x),), matrices=True, lift=norm.lift, name="project")
+    return _of_image("project", a, ord, radius, "radius", rank, method)
 
 
-def _image(a: Array, number: Array, lift: Any, name: str) -> Array:
+def _of_image(
+    name: str, a: ArrayLike, ord: Any, number: ArrayLike, called: str, rank: int | None, method: ImageMethod
+) -> Array:
+    norm, x = _checked(a, ord, name)
+    if rank is not None:
+        rank = _checks.count(rank, "rank", min(x.shape[-2:]))
+    how = request({"method": method}, rank)
+    return over_batch(_image, x, along=(_number(number, called, x),), matrices=True, lift=norm.lift, name=name, how=how)
+
+
+def _image(a: Array, number: Array, lift: Any, name: str, how: Request) -> Array:
     """At 0 the value, a or 0, with the derivatives of what follows; NaN below."""
     if not a.size:
         return a
-    image = _rules.carry(carrier(lift, name), a, _positive(number, a))
+    image = _rules.carry(carrier(lift, name, how), a, _positive(number, a))
     at_zero = jax.lax.stop_gradient(a if name == "prox" else jnp.zeros_like(a))
     at_zero += image - jax.lax.stop_gradient(image)
     return jnp.where(number > 0, image, jnp.where(number == 0, at_zero, jnp.nan))
