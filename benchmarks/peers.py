@@ -94,11 +94,11 @@ def optax_power_iteration(x: jax.Array, steps: int) -> Run | None:
     return lambda: run(x)
 
 
-def optax_newton_schulz(x: jax.Array) -> Run | None:
-    """Muon's five Newton-Schulz steps."""
+def optax_newton_schulz(x: jax.Array, more: int = 0) -> Run | None:
+    """Muon's five Newton-Schulz steps, and some of the kind that converges."""
     muon = installed("optax.contrib._muon")
     if muon is None:
         return None
-    coefficients = jnp.array([3.4445, -4.7750, 2.0315])
-    run = jax.jit(lambda a: muon.orthogonalize_via_newton_schulz(a, coefficients))
+    steps = jnp.array([(3.4445, -4.7750, 2.0315)] * 5 + [(15 / 8, -10 / 8, 3 / 8)] * more)
+    run = jax.jit(lambda a: muon.orthogonalize_via_newton_schulz(a, steps))
     return lambda: run(x)

@@ -5,6 +5,7 @@ norm: ``Schatten(2) == Entrywise(2)``, ``Induced(1, q) == Mixed(q, inf)``. What 
 lift of a gauge, is their canonical form.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
@@ -241,7 +243,8 @@ class UnitarilyInvariant(Norm):
     """``f(s(a))`` for a symmetric gauge f: a function of the singular values, or a gauge object.
 
     f must be a norm that does not change when entries are permuted or change sign (von Neumann). A
-    function must be hashable, and is called on the vector of nonnegative singular values.
+    function must be hashable, and is called on the vector of nonnegative singular values. It must not close over
+    traced values: ``ValueError``; :func:`jaxnorms.unitarily_invariant_norm` takes functions that do.
 
     >>> UnitarilyInvariant(jnp.max)(jnp.diag(jnp.array([3.0, -4.0])))
     Array(4., dtype=float32)
@@ -252,12 +255,26 @@ class UnitarilyInvariant(Norm):
     def __post_init__(self):
         if not (isinstance(self.gauge, Gauge) or callable(self.gauge)):
             raise TypeError(f"gauge must be a function of the singular values or a gauge object, got {self.gauge!r}")
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(_closed_over(self.gauge))):
+            raise ValueError(
+                f"gauge must not close over traced values in a norm object, got {self.gauge!r}: "
+                "use unitarily_invariant_norm(a, gauge)"
+            )
 
     @property
     def lift(self) -> SpectralLift | EntrywiseLift:
         if isinstance(self.gauge, Lp):
             return Schatten(self.gauge.p).lift
         return SpectralLift(self.gauge if isinstance(self.gauge, Gauge) else Symmetric(self.gauge))
+
+
+def _closed_over(f: Any) -> list[Any]:
+    """The values that a function closes over, as far as they are there yet; lists are for what it records."""
+    held = []
+    for cell in getattr(f, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # assigned after the function was defined
+            held.append(cell.cell_contents)
+    return [value for value in held if not isinstance(value, list)]
 
 
 WORDS = {"fro": Entrywise(2), "nuc": Schatten(1), "spectral": Schatten(inf)}

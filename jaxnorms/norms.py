@@ -295,15 +295,13 @@ def unitarily_invariant_norm(
     """
     function = "unitarily_invariant_norm"
     refuse_unknown(options, function)
-    norm = UnitarilyInvariant(gauge)
-    if isinstance(a, LinearOperator):
-        return matrix_norm_of(norm, a, function, options)
-    n, dtype = _singular_values_of(a, function, options)
-    if n and check:
-        refuse_other_than_gauges(gauge, n, dtype)
-    if n and not isinstance(gauge, Gauge):
-        norm = UnitarilyInvariant(as_gauge(gauge, n, dtype))
-    return matrix_norm_of(norm, a, function, options)
+    if (isinstance(gauge, Gauge) or callable(gauge)) and not isinstance(a, LinearOperator):
+        n, dtype = _singular_values_of(a, function, options)
+        if n and check:
+            refuse_other_than_gauges(gauge, n, dtype)
+        if not isinstance(gauge, Gauge):
+            gauge = as_gauge(gauge, max(n, 1), dtype)
+    return matrix_norm_of(UnitarilyInvariant(gauge), a, function, options)
 
 
 def _singular_values_of(a: ArrayLike, function: str, options: Options) -> tuple[int, Any]:

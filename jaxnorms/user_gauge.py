@@ -28,6 +28,9 @@ def as_gauge(f: Function, n: int, dtype: Any) -> Symmetric:
         return Symmetric(f)
     if len(closed.out_avals) != 1:
         raise ValueError(f"gauge must return a real scalar, got {len(closed.out_avals)} arrays")
+    for i in traced:
+        if not jnp.issubdtype(closed.consts[i].dtype, jnp.number) and closed.consts[i].dtype != bool:
+            raise ValueError(f"gauge must close over traced numbers only, got a value of type {closed.consts[i].dtype}")
     like = [jax.ShapeDtypeStruct(jnp.shape(closed.consts[i]), closed.consts[i].dtype) for i in traced]
     # Placeholders, so that the new function holds no tracer itself.
     fixed = [None if i in traced else value for i, value in enumerate(closed.consts)]

@@ -204,6 +204,19 @@ def test_check_refuses_with_a_witness(claim):
         jn.unitarily_invariant_norm(a, gauge, check=True)
 
 
+def test_traced_values_are_refused_by_a_norm_object():
+    a = jnp.eye(3)
+    for transformed in (jax.grad, jax.jit):
+        with pytest.raises(ValueError, match=r"must not close over traced values .* use unitarily_invariant_norm"):
+            transformed(lambda w: jn.UnitarilyInvariant(lambda s: w * jnp.sum(s))(a))(2.0)
+    two = jnp.asarray(2.0, REAL)
+    np.testing.assert_allclose(jn.UnitarilyInvariant(lambda s: two * jnp.sum(s))(a), 6)
+    with pytest.raises(ValueError, match=r"traced numbers only, got a value of type key"):
+        jax.jit(lambda key: jn.unitarily_invariant_norm(a, lambda s: jnp.sum(s) * jax.random.uniform(key, dtype=REAL)))(
+            jax.random.key(0)
+        )
+
+
 def test_errors():
     a = jnp.eye(3, dtype=REAL)
     with pytest.raises(ValueError, match="check must be False for a gauge that closes over traced values"):
