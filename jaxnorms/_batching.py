@@ -46,11 +46,16 @@ def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, alo
 
 def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:
     """``single`` of a matrix by itself, ``vmap(batch)`` of many: two ways to one result, of one structure."""
+    return single_or_all(single, jax.vmap(batch))
+
+
+def single_or_all(single: Callable[[Array], Any], together: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """``single`` of a matrix by itself, ``together`` of those along a first axis."""
     f = jax.custom_batching.custom_vmap(single)
 
     @f.def_vmap
     def _(_size: int, _batched: list[bool], a: Array) -> tuple[Any, Any]:
-        out = jax.vmap(batch)(a)
+        out = together(a)
         return out, jax.tree.map(lambda _: True, out)
 
     return f
@@ -90,3 +95,19 @@ def in_pieces(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
 
     # On a mesh the batch is in pieces already.
     return lambda a: f(a) if on_mesh(a) else jax.lax.platform_dependent(a, cpu=by_piece, default=f)
+
+
+def in_groups(f: Callable[[Array], Any], elsewhere: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """``f`` of each matrix along the first axis, by groups that stay in the cache: where f is a loop, the matrices of
+    a group wait for each other. On other platforms than CPU, and on a mesh, ``elsewhere`` of all at once."""
+
+    def by_group(a: Array) -> Any:
+        size = a.shape[0]
+        count = -(-size // max(1, _IN_CACHE // math.prod(a.shape[1:])))
+        width = -(-size // count)
+        a = jnp.pad(a, [(0, count * width - size), *[(0, 0)] * (a.ndim - 1)])
+        out = jax.lax.map(jax.vmap(f), a.reshape(count, width, *a.shape[1:]))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], out)
+
+    other = jax.vmap(elsewhere)
+    return lambda a: other(a) if on_mesh(a) else jax.lax.platform_dependent(a, cpu=by_group, default=other)

@@ -34,9 +34,9 @@ class Method(Protocol):
 # decompositions.thin_svd.JACOBI_TO all triplets cost less than anything else.
 PRODUCTS_FROM = 9
 SQUARING_TO = 256
-# On CPU the polar iteration needs matrices large enough for products to be fast, and square ones so small
-# that LAPACK does not yet use its own.
-POLAR_FROM, SQUARE_POLAR_TO = 32, 1024
+# On CPU the polar iteration needs matrices large enough for products to be fast, in batches only below
+# POLAR_ALONE_FROM, and square ones so small that LAPACK does not yet use its own.
+POLAR_FROM, POLAR_ALONE_FROM, SQUARE_POLAR_TO = 16, 32, 1024
 # Largest even p evaluated by Gram powers: (A^H A)^(p/2) stays in the range of float32.
 LARGEST_GRAM_POWER = 16
 
@@ -52,7 +52,7 @@ def suitable(gauge: Gauge, request: Request, shape: tuple[int, ...]) -> dict[str
     if p == inf:
         methods.append(Squaring(alone=request.method == "squaring"))
     if p == 1:
-        methods.append(Polar(request.compute_dtype, request.tol))
+        methods.append(Polar(request.compute_dtype, request.tol, request.method == "polar" or n >= POLAR_ALONE_FROM))
     if p in range(4, LARGEST_GRAM_POWER + 1, 2):
         methods.append(GramPower(int(p)))
     return {method.name: method for method in methods}
@@ -93,8 +93,9 @@ def _fastest(methods: dict[str, Method], shape: tuple[int, ...], dtype: Any, pla
         return "krylov"
     if "gram" in methods:
         return "gram"
+    tall = max(shape) >= 2 * n
     # In double precision LAPACK is as fast as the products on CPU.
-    on_cpu = single and n >= POLAR_FROM and (n <= SQUARE_POLAR_TO or max(shape) >= 2 * n)
+    on_cpu = single and (n >= POLAR_ALONE_FROM if tall else POLAR_FROM <= n <= SQUARE_POLAR_TO)
     return "polar" if "polar" in methods and (on_cpu or platform != "cpu") else "svd"
 
 

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._batching import single_or_batch
+from jaxnorms._batching import in_groups, single_or_all, single_or_batch
 from jaxnorms._scaling import exponent, magnitude, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
+from jaxnorms.decompositions.products import SUMMED_TO, summed
 from jaxnorms.decompositions.spreading import by_rows, on_grid
 from jaxnorms.decompositions.squaring import leading_by_squaring
 from jaxnorms.gauges import Gauge
@@ -217,13 +218,15 @@ class Polar:
 
     compute_dtype: Any = None
     tol: float | None = None
+    alone: bool = True
 
     name: ClassVar[str] = "polar"
 
     def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
         m, n = max(shape), min(shape)
         return (
-            f"about 25 products, {25 * m * n**2:.2g} multiplications; an SVD as well near rank deficiency",
+            f"about 25 products, {25 * m * n**2:.2g} multiplications; an SVD as well near rank deficiency"
+            + ("" if self.alone else ", and outside of batches"),
             "value a few eps, subgradient a few times that of an SVD",
             _EXACT,
         )
@@ -232,16 +235,26 @@ class Polar:
         return self.factors(gauge, a)[0]
 
     def factors(self, gauge: Gauge, a: Array) -> Result:
-        if self.compute_dtype is not None and jnp.iscomplexobj(a):
-            raise ValueError(f"compute_dtype must be None for a complex matrix, got {self.compute_dtype}")
+        if self.compute_dtype is not None:
+            if jnp.iscomplexobj(a):
+                raise ValueError(f"compute_dtype must be None for a complex matrix, got {self.compute_dtype}")
+            return self._by_products(gauge, matmul, a)[0]
+        one = partial(self._checked, gauge, matmul)
+        # Each group of a batch takes the steps that its matrices need, and falls back by itself.
+        by_sums = partial(self._checked, gauge, summed) if max(a.shape) <= SUMMED_TO else one
+        single = one if self.alone else partial(Full().factors, gauge)
+        return single_or_all(single, in_groups(by_sums, elsewhere=one))(a)
+
+    def _checked(self, gauge: Gauge, product: Callable[[Array, Array], Array], a: Array) -> Result:
+        result, good = self._by_products(gauge, product, a)
+        return at_most_once(~good, lambda a: Full().factors(gauge, a), a, result)
+
+    def _by_products(self, gauge: Gauge, product: Callable[[Array, Array], Array], a: Array) -> tuple[Result, Array]:
         x, ok, largest, e = prepare(a)
         x = by_rows(x)
-        q, good = polar_factor(x, compute_dtype=self.compute_dtype, tol=self.tol)
+        q, good = polar_factor(x, compute_dtype=self.compute_dtype, tol=self.tol, full=product)
         value = jnp.sum((q.conj() * x).real)
-        result = jnp.where(ok, scale(value, e), largest), (poison(ok, on_grid(q)),)
-        if self.compute_dtype is not None:
-            return result
-        return at_most_once(~good, lambda a: Full().factors(gauge, a), a, result)
+        return (jnp.where(ok, scale(value, e), largest), (poison(ok, on_grid(q)),)), good
 
     def subgradient(self, gauge: Gauge, a: Array, factors: Factors) -> Array:
         return factors[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matrices import COMPLEX, DTYPES, REAL, factory, gaussian, prescribed, spectra, tolerance
 
+import jaxnorms as jn
 from jaxnorms.decompositions.polar_express import polar_factor
 from jaxnorms.decompositions.thin_svd import tie_tolerance
 
@@ -130,3 +131,18 @@ def test_tolerance(n, compute_dtype):
     s = np.linalg.svd(q, compute_uv=False)
     assert s[0] <= 1 + tolerance(np.float32)
     assert s[-1] >= 1 - 1e-2
+
+
+@pytest.mark.parametrize("lead", [(300,), (3, 50)], ids=str)
+def test_groups_of_a_batch(lead):
+    """Each group takes its own steps and falls back by itself: to the same result, in the order of the batch."""
+    a = gaussian((*lead, 16, 17), REAL)
+    a[..., 7, :, :] = prescribed(np.where(np.arange(16) < 9, 2.0, 0), (16, 17), REAL)
+    a[..., 5, 0, 0] = np.nan
+    a[..., 6, :, :] = 0
+    results = []
+    for method in ("polar", "svd"):
+        value, pullback = jax.vjp(lambda a, method=method: jn.nuclear_norm(a, method=method), a)
+        results.append((value, pullback(jnp.ones_like(value))[0]))
+    for there, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(there, expected, atol=tolerance(REAL, 500), rtol=tolerance(REAL))

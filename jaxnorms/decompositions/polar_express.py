@@ -153,7 +153,9 @@ def _smallest(m: int, n: int, tie: float) -> float:
     return max((1 - ratio) / (1 + ratio) / 4, 0.2 / n, 16 * tie)
 
 
-def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None, tol: float | None = None) -> tuple[Array, Array]:
+def polar_factor(
+    a: Array, *, compute_dtype: jnp.dtype | None = None, tol: float | None = None, full: Product = matmul
+) -> tuple[Array, Array]:
     """``(q, ok)``: the partial isometry ``q = u @ vh`` of the thin SVD of ``a``, and whether it is accurate.
 
     ``ok`` is False, and q of no use, if ``s_n / s_1`` is below about ``3 tie_tolerance`` (1e-5 in float32),
@@ -168,11 +170,11 @@ def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None, tol: float
     With a ``compute_dtype`` (bfloat16, float16; real matrices only) the products round their operands to
     it and add in the type of ``a``; ``ok`` then means orthonormal columns to that precision alone. ``tol`` is how far
     singular values of q may be below 1; with a ``compute_dtype`` the last steps, which bring them there, are at full
-    precision.
+    precision. ``full`` multiplies at full precision.
     """
     m, n = a.shape
     if m < n:
-        q, ok = polar_factor(a.conj().T, compute_dtype=compute_dtype, tol=tol)
+        q, ok = polar_factor(a.conj().T, compute_dtype=compute_dtype, tol=tol, full=full)
         return q.conj().T, ok
     tie = tie_tolerance(a.dtype, m, n)
     # The last step turns a defect d into 3/8 d^2, here less than rounding the entries of q.
@@ -181,7 +183,7 @@ def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None, tol: float
 
     def product(x: Array, y: Array) -> Array:
         if compute_dtype is None:
-            return matmul(x, y)
+            return full(x, y)
         return jnp.matmul(x.astype(compute_dtype), y.astype(compute_dtype), preferred_element_type=a.dtype)
 
     x, guess = _unit(a), _smallest(m, n, tie)
@@ -192,9 +194,10 @@ def polar_factor(a: Array, *, compute_dtype: jnp.dtype | None = None, tol: float
         x = jnp.where(warm.defect < _NEAR, product(x, warm.x), x)
         s = _start(x, _gram(x, product), guess, tie)
     s = _iterate(s, product, max(wanted, rounding), _PASSED)
+    last: Product = product
     if compute_dtype is not None and tol is not None:
-        product, unchecked = matmul, jnp.zeros_like(s.floor)
-        s = _iterate(_measured(s.x, _gram(s.x, product), s.lower, s.upper, unchecked), product, wanted, _PASSED)
+        last, unchecked = full, jnp.zeros_like(s.floor)
+        s = _iterate(_measured(s.x, _gram(s.x, last), s.lower, s.upper, unchecked), last, wanted, _PASSED)
     c = s.centre.astype(a.dtype)
-    q = c * product(s.x, 1.5 * jnp.eye(n, dtype=a.dtype) - 0.5 * (c * c) * s.r)
+    q = c * last(s.x, 1.5 * jnp.eye(n, dtype=a.dtype) - 0.5 * (c * c) * s.r)
     return q, (s.defect <= max(wanted, rounding)) & (s.floor < _PASSED)
