@@ -103,8 +103,8 @@ def in_groups(f: Callable[[Array], Any], elsewhere: Callable[[Array], Any]) -> C
 
     def by_group(a: Array) -> Any:
         size = a.shape[0]
-        count = -(-size // max(1, _IN_CACHE // math.prod(a.shape[1:])))
-        width = -(-size // count)
+        count = max(1, -(-size // max(1, _IN_CACHE // math.prod(a.shape[1:]))))
+        width = max(1, -(-size // count))
         a = jnp.pad(a, [(0, count * width - size), *[(0, 0)] * (a.ndim - 1)])
         out = jax.lax.map(jax.vmap(f), a.reshape(count, width, *a.shape[1:]))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], out)

@@ -4,7 +4,7 @@
 its subgradient, its dual, and the projection onto its ball, which the lift carries to matrices.
 """
 
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
@@ -138,10 +138,12 @@ def project(
 
     The prox and the projection of the nuclear and of the spectral norm are ``a``, or 0, but for the singular values
     above a threshold. ``rank=k`` expects k of them at most: then the k + 1 leading triplets of a large matrix are
-    computed, ``method="krylov"``, and all of them only where that was not enough, which is checked: the result is the
-    same. Where the threshold is ``step`` or ``radius``, in the prox of the nuclear and the projection of the spectral
-    norm, ``method="polar"`` takes two polar factors, about 50 products, and an SVD where one of them is not accurate;
-    ``"auto"`` does so on accelerators, not on CPU or a mesh. ``"svd"`` is the reference.
+    computed, ``method="krylov"``, and all of them only where that was not enough, which is checked (in a batch, for
+    all of its matrices if one needs it): the result is the same to rounding. The derivative takes an SVD all the same.
+    Where the threshold is ``step`` or ``radius``, in the prox of the nuclear and the projection of the spectral norm,
+    ``method="polar"`` takes two polar factors, about 50 products, and an SVD where one of them is not accurate, or
+    where the ball is so small that a difference from ``a`` would not be; ``"auto"`` does so on accelerators, not on
+    CPU or a mesh. ``"svd"`` is the reference. Norms of the entries take neither keyword.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.project(jnp.diag(jnp.array([3.0, 0.5])), 1.0, "spectral")
@@ -155,7 +157,9 @@ def _of_image(
     name: str, a: ArrayLike, ord: Any, number: ArrayLike, called: str, rank: int | None, method: ImageMethod
 ) -> Array:
     norm, x = _checked(a, ord, name)
-    if rank is not None:
+    if method not in get_args(ImageMethod):
+        raise ValueError(f"method must be one of {', '.join(map(repr, get_args(ImageMethod)))}, got {method!r}")
+    if rank is not None and x.size:
         rank = _checks.count(rank, "rank", min(x.shape[-2:]))
     how = request({"method": method}, rank)
     return over_batch(_image, x, along=(_number(number, called, x),), matrices=True, lift=norm.lift, name=name, how=how)

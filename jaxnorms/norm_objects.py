@@ -243,8 +243,9 @@ class UnitarilyInvariant(Norm):
     """``f(s(a))`` for a symmetric gauge f: a function of the singular values, or a gauge object.
 
     f must be a norm that does not change when entries are permuted or change sign (von Neumann). A
-    function must be hashable, and is called on the vector of nonnegative singular values. It must not close over
-    traced values: ``ValueError``; :func:`jaxnorms.unitarily_invariant_norm` takes functions that do.
+    function must be hashable, and is called on the vector of nonnegative singular values. It must not hold traced
+    values (``ValueError`` where it is seen to close over one); :func:`jaxnorms.unitarily_invariant_norm` takes
+    functions that do.
 
     >>> UnitarilyInvariant(jnp.max)(jnp.diag(jnp.array([3.0, -4.0])))
     Array(4., dtype=float32)

@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks
 from jaxnorms._split import count
-from jaxnorms.gauges import Gauge, Lp
+from jaxnorms.gauges import Gauge, Lp, Symmetric
 from jaxnorms.induced_bounds import LowerBound
 from jaxnorms.lifts import EntrywiseLift, SpectralLift, SquaredFrobenius
 from jaxnorms.norm_objects import (
@@ -295,7 +295,9 @@ def unitarily_invariant_norm(
     """
     function = "unitarily_invariant_norm"
     refuse_unknown(options, function)
-    if (isinstance(gauge, Gauge) or callable(gauge)) and not isinstance(a, LinearOperator):
+    if isinstance(a, LinearOperator) and callable(gauge):
+        gauge = Symmetric(gauge)  # of which operators have no norm
+    elif isinstance(gauge, Gauge) or callable(gauge):
         n, dtype = _singular_values_of(a, function, options)
         if n and check:
             refuse_other_than_gauges(gauge, n, dtype)

@@ -8,6 +8,7 @@ right all triplets are computed. The derivative takes them all in any case.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +39,30 @@ class Part:
         return getattr(self.gauge, self.name)(x, *parameters)
 
 
-# Soft thresholding, ``max(x - theta, 0)``, with theta given or found, and the maps that are it, or (True) x less it.
+class Thresholding(NamedTuple):
+    """Soft thresholding, ``max(x - theta, 0)``, or the ``rest``, x less that."""
+
+    soft: Part
+    rest: bool
+
+
+# Theta is given or found.
 _GIVEN, _FOUND = Part(Lp(1.0), "prox"), Part(Lp(1.0), "project")
 _THRESHOLDING = {
-    (1.0, "prox"): (_GIVEN, False),
-    (1.0, "rest"): (_GIVEN, True),
-    (1.0, "project"): (_FOUND, False),
-    (inf, "prox"): (_FOUND, True),
-    (inf, "rest"): (_FOUND, False),
-    (inf, "project"): (_GIVEN, True),
+    (1.0, "prox"): Thresholding(_GIVEN, rest=False),
+    (1.0, "rest"): Thresholding(_GIVEN, rest=True),
+    (1.0, "project"): Thresholding(_FOUND, rest=False),
+    (inf, "prox"): Thresholding(_FOUND, rest=True),
+    (inf, "rest"): Thresholding(_FOUND, rest=False),
+    (inf, "project"): Thresholding(_GIVEN, rest=True),
 }
+# A difference from the matrix is accurate relative to its norm, a projection shall be relative to the radius: s_1 over
+# theta up to which that is nearly the same.
+_REST_TO = 16
 
 
-def thresholding(h: Callable[..., Array]) -> tuple[Part, bool] | None:
-    """The soft thresholding that h is, and whether h is what that leaves; None if neither."""
+def thresholding(h: Callable[..., Array]) -> Thresholding | None:
+    """What h is, if it is soft thresholding or the rest."""
     if isinstance(h, Part) and isinstance(h.gauge, Lp) and not h.gauge.traced:
         return _THRESHOLDING.get((h.gauge.p, h.name))
     return None
@@ -59,32 +70,47 @@ def thresholding(h: Callable[..., Array]) -> tuple[Part, bool] | None:
 
 def image(h: Callable[..., Array], request: Request, a: Array, parameters: Parameters) -> Array:
     """The image of one matrix, in the way asked for, or else in the fastest."""
-    soft, method, rank = thresholding(h), request.method, request.rank
+    kind, method = thresholding(h), request.method
     every = partial(_by_every_triplet, h, parameters)
-    ways: dict[str, Callable[[Array], tuple[Array, Array]]] = {}
-    if soft is not None and rank is not None and krylov.affordable(a.shape, rank + 1):
-        ways["krylov"] = partial(_by_leading_triplets, soft[0], rank, parameters)
-    if soft is not None and soft[0] == _GIVEN:
-        ways["polar"] = partial(_by_polar_factors, parameters)
-    if method not in ("auto", "svd", *ways):
-        allowed = ", ".join(map(repr, ("auto", "svd", *ways)))
-        m, n = a.shape
-        raise ValueError(f"method must be one of {allowed} for this map of {m} x {n} matrices, got {method!r}")
-    if rank is not None and soft is None:
-        raise ValueError(f"rank must be None except for the nuclear and the spectral norm, got {rank}")
+    ways = {} if kind is None else _ways(kind, request, a.shape, parameters)
+    if method not in ("auto", "svd", *ways) or (kind is None and request.rank is not None):
+        raise ValueError(_refusal(kind, request, a.shape, ways))
 
     def checked(name: str, a: Array) -> Array:
         y, good = ways[name](a)
-        return at_most_once(~good, every, a, on_grid(a - y if soft and soft[1] else y))
+        return at_most_once(~good, every, a, on_grid(y))
 
     if method in ways:
         return checked(method, a)
-    if method == "auto" and "krylov" in ways and rank is not None and by_krylov(a.shape, rank + 1):
+    if method == "auto" and "krylov" in ways and by_krylov(a.shape, (request.rank or 0) + 1):
         return checked("krylov", a)
     if method == "auto" and "polar" in ways and min(a.shape) >= PRODUCTS_FROM and not on_mesh(a):
         # On CPU an SVD costs less than the two factors.
         return jax.lax.platform_dependent(a, cpu=every, default=partial(checked, "polar"))
     return every(a)
+
+
+def _ways(
+    kind: Thresholding, request: Request, shape: tuple[int, ...], parameters: Parameters
+) -> dict[str, Callable[[Array], tuple[Array, Array]]]:
+    """Those that this map has, each with the word whether it was right."""
+    ways = {}
+    if request.rank is not None and krylov.affordable(shape, request.rank + 1):
+        ways["krylov"] = partial(_by_leading_triplets, kind, request.rank, parameters)
+    if kind.soft == _GIVEN:
+        ways["polar"] = partial(_by_polar_factors, kind, parameters)
+    return ways
+
+
+def _refusal(kind: Thresholding | None, request: Request, shape: tuple[int, ...], ways: Any) -> str:
+    if kind is None and request.rank is not None:
+        return f"rank must be None except for the nuclear and the spectral norm, got {request.rank}"
+    if kind is not None and request.method == "krylov":
+        return (
+            f"rank must be given, and be small beside {min(shape)}, for method='krylov' of matrices of "
+            f"{shape[0]} x {shape[1]}, got {request.rank}"
+        )
+    return f"method must be one of {', '.join(map(repr, ('auto', 'svd', *ways)))} for this map, got {request.method!r}"
 
 
 def decomposed(a: Array) -> tuple[Array, Array, Array, Array, Array]:
@@ -100,16 +126,17 @@ def _by_every_triplet(h: Callable[..., Array], parameters: Parameters, a: Array)
     return poison(ok, on_grid(matmul(u * y[None, :].astype(a.dtype), vh)))
 
 
-def _by_leading_triplets(soft: Part, rank: int, parameters: Parameters, a: Array) -> tuple[Array, Array]:
-    """Right if the next triplet vanishes, and nothing larger than theta was missed, such as one more of many equal
-    values: the largest value of what is left is found from another start."""
+def _by_leading_triplets(kind: Thresholding, rank: int, parameters: Parameters, a: Array) -> tuple[Array, Array]:
+    """Right if the next triplet vanishes, those above theta are accurate, and none was missed, such as one more of many
+    equal values: what is left without them has, from another start, no singular value above theta."""
     ok, _, power = magnitude(a)
     tol = 8 * float(jnp.finfo(a.dtype).eps)
-    found = krylov.leading_triplets(a, rank + 1, power, tol=tol, by_gap=False)
-    u, s, vh = found.u[:, : rank + 1], found.s[: rank + 1], found.vh[: rank + 1]
-    y = scale(soft(scale(s, power), *parameters), -power)
+    leading = krylov.leading_triplets(a, rank + 1, power, tol=tol, by_gap=False)
+    u, s, vh = leading.u[:, : rank + 1], leading.s[: rank + 1], leading.vh[: rank + 1]
+    y = scale(kind.soft(scale(s, power), *parameters), -power)
+    theta, slack = s[0] - y[0], tie_tolerance(s.dtype, *a.shape) * s[0]
     forward, adjoint = krylov.products(a, power)
-    us = u * s[None, :].astype(a.dtype)
+    us = u * jnp.where(y > 0, s, 0)[None, :].astype(a.dtype)
     left = krylov.leading_triplets_of(
         (
             lambda rows: forward(rows) - matmul(matmul(rows, vh.conj().T), us.conj().T),
@@ -119,25 +146,34 @@ def _by_leading_triplets(soft: Part, rank: int, parameters: Parameters, a: Array
         a.dtype,
         1,
         by_gap=False,
+        seed=1,
     )
-    slack = tie_tolerance(s.dtype, *a.shape) * s[0]
-    good = (y[-1] <= slack) & (left.s[0] <= s[0] - y[0] + slack)
+    misfits = jnp.linalg.norm(adjoint(us.conj().T) - jnp.square(s).astype(a.dtype)[:, None] * vh, axis=1)
+    good = (y[-1] <= slack) & (left.s[0] <= theta + slack) & jnp.all((y == 0) | (misfits <= slack * s))
+    if kind.rest:
+        good &= s[0] <= _REST_TO * theta
     y = scale(matmul(u * y[None, :].astype(a.dtype), vh), power)
-    return poison(ok, y), good | ~ok
+    return poison(ok, a - y if kind.rest else y), good | ~ok
 
 
-def _by_polar_factors(parameters: Parameters, a: Array) -> tuple[Array, Array]:
-    """``a = q h`` less ``(a + t q - q |h - t|) / 2``, the nearest matrix without singular values above t."""
+def _by_polar_factors(kind: Thresholding, parameters: Parameters, a: Array) -> tuple[Array, Array]:
+    """``a = q h`` less ``(a + t q - q |h - t|) / 2``, the nearest matrix without singular values above t; or that."""
     if a.shape[0] < a.shape[1]:
-        y, good = _by_polar_factors(parameters, a.conj().T)
+        y, good = _by_polar_factors(kind, parameters, a.conj().T)
         return y.conj().T, good
     x, ok, _, power = prepare(a)
     x = by_rows(x)
-    t = scale(parameters[0], -power).astype(a.dtype)
-    q, good = polar_factor(x)
+    q, full = polar_factor(x)
     h = matmul(q.conj().T, x)
-    beyond = (h + h.conj().T) / 2 - t * jnp.eye(*h.shape, dtype=a.dtype)
+    h = (h + h.conj().T) / 2
+    # At least s_1, at most n^(1/4) times that: a larger t changes nothing but the rounding.
+    bound = jnp.sqrt(jnp.linalg.norm(matmul(h, h)))
+    t = jnp.minimum(scale(parameters[0], -power), 2 * bound)
+    beyond = h - t.astype(a.dtype) * jnp.eye(*h.shape, dtype=a.dtype)
     sign, known = polar_factor(beyond)
     size = matmul(sign, beyond)
-    y = matmul(q, beyond + (size + size.conj().T) / 2) / 2
-    return poison(ok, scale(y, power)), good & known | ~ok
+    y = scale(matmul(q, beyond + (size + size.conj().T) / 2) / 2, power)
+    good = full & known
+    if kind.rest:
+        good &= bound <= _REST_TO * t
+    return poison(ok, a - y if kind.rest else y), good | ~ok

@@ -146,3 +146,7 @@ def test_groups_of_a_batch(lead):
         results.append((value, pullback(jnp.ones_like(value))[0]))
     for there, expected in zip(*results, strict=True):
         np.testing.assert_allclose(there, expected, atol=tolerance(REAL, 500), rtol=tolerance(REAL))
+
+
+def test_an_empty_batch():
+    assert jax.vmap(jn.nuclear_norm)(jnp.zeros((0, 16, 16))).shape == (0,)

@@ -95,13 +95,14 @@ def leading_triplets_of(
     tol: float | None = None,
     key: Array | None = None,
     by_gap: bool = True,
+    seed: int = 0,
 ) -> Leading:
     """The same of an operator A of norm about 1, given by its products ``v^H -> (A v)^H`` and
-    ``u^H -> (A^H u)^H`` with rows, or with that of N as well."""
+    ``u^H -> (A^H u)^H`` with rows, or with that of N as well; ``seed`` is that of the fixed start."""
     m, n = shape
     forward, adjoint = products if m >= n else products[::-1]
     squared = normal or (lambda rows: adjoint(forward(rows)))
-    kept, residuals, cycles = _ritz_vectors(squared, min(m, n), dtype, k, tol, key, by_gap)
+    kept, residuals, cycles = _ritz_vectors(squared, min(m, n), dtype, k, tol, key, by_gap, seed)
     # Rayleigh-Ritz of A itself, not of its square: A X = W R, R = U_r S V_r^H.
     x = lapack.qr(kept.conj().T)[0]
     w, r = lapack.qr(forward(x.conj().T).conj().T)
@@ -135,14 +136,14 @@ def _rows(columns: Array) -> Array:
     return jnp.stack([columns[:, j] for j in range(columns.shape[1])])
 
 
-def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap) -> tuple[Array, Array, Array]:
+def _ritz_vectors(normal, n, dtype, k, tol, key, by_gap, seed) -> tuple[Array, Array, Array]:
     """Leading Ritz vectors of the normal operator as rows, their residuals, and the cycles taken."""
     p = kept_triplets(k)
     size = p + BLOCK * STEPS
     real = jnp.finfo(dtype).dtype
     tol = default_tolerance(dtype) if tol is None else tol
     # A fixed start is a constant: compiling JAX's generator would take as long as the rest of a cycle.
-    fixed = np.random.default_rng(0).standard_normal((BLOCK, n))
+    fixed = np.random.default_rng(seed).standard_normal((BLOCK, n))
     start = jnp.asarray(fixed, dtype) if key is None else jax.random.normal(key, (BLOCK, n), dtype)
 
     def step(j, state):
