@@ -3,6 +3,7 @@
 from jaxnorms.approximation import BestApproximation, best_approximation
 from jaxnorms.bounds import NormBounds, norm_bounds
 from jaxnorms.comparison import equivalence_constant, fan_dominates, majorizes
+from jaxnorms.determinants import SignAndLog, adjugate, charpoly_value, cofactor, det, slogdet
 from jaxnorms.drop_in import matrix_norm, norm, vector_norm
 from jaxnorms.explanation import Explanation, explain
 from jaxnorms.geometry import dual, dual_norm, lmo, moreau_envelope, project, prox, subgradient
@@ -34,10 +35,15 @@ __all__ = [
     "Mixed",
     "NormBounds",
     "Schatten",
+    "SignAndLog",
     "SpectrumSummary",
     "TruncatedSVD",
     "UnitarilyInvariant",
+    "adjugate",
     "best_approximation",
+    "charpoly_value",
+    "cofactor",
+    "det",
     "dual",
     "dual_norm",
     "entrywise_norm",
@@ -61,6 +67,7 @@ __all__ = [
     "prox",
     "schatten_norm",
     "singular_values",
+    "slogdet",
     "spectral_norm",
     "spectrum_summary",
     "squared_frobenius_norm",

@@ -35,7 +35,7 @@ from jax import Array
 from jaxnorms._mesh import like
 from jaxnorms._scaling import magnitude, prepare, quotient, scale
 from jaxnorms._split import Names, sum_over
-from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
+from jaxnorms.decompositions import cofactors, matmul, singular_values, thin_svd, tie_tolerance
 
 Search = Callable[[Any, Array | None], tuple[Array, Array, Array]]
 
@@ -74,7 +74,8 @@ def _end_of_derivatives(message: str) -> Callable[[Any], Any]:
 
 
 last_derivative = _end_of_derivatives(
-    "jaxnorms: third derivatives of a matrix norm are not defined; value, first and second derivatives are"
+    "jaxnorms: third derivatives of a matrix norm or determinant are not defined; "
+    "value, first and second derivatives are"
 )
 
 
@@ -215,6 +216,43 @@ def _(primals, tangents):
 
 def _tree_inner(x: Any, y: Any) -> Array:
     return jax.tree.reduce(jnp.add, jax.tree.map(lambda p, q: jnp.sum(p * q), x, y))
+
+
+# Determinants: polynomials of the entries, of which the second derivative is the last that is given.
+
+
+@jax.custom_jvp
+def determinant(a: Array) -> Array:
+    """Of one matrix."""
+    return _of_finite(cofactors.determinant, a, a.shape[0])
+
+
+@determinant.defjvp
+def _(primals, tangents):
+    (a,), (e,) = primals, tangents
+    return determinant(a), jnp.sum(cofactor(a) * e)
+
+
+@jax.custom_jvp
+def cofactor(a: Array) -> Array:
+    """The gradient of the determinant."""
+    return like(a, _of_finite(cofactors.cofactor, a, a.shape[0] - 1))
+
+
+@cofactor.defjvp
+def _(primals, tangents):
+    (a,), (e,) = primals, tangents
+    value = cofactor(a)
+    a = last_derivative(a)
+    return value, like(a, _of_finite(lambda x: cofactors.cofactor_change(x, e), a, a.shape[0] - 2))
+
+
+def _of_finite(f: Callable[[Array], tuple[Array, Array]], a: Array, degree: int) -> Array:
+    """A homogeneous polynomial of the entries."""
+    if not a.size:
+        return jnp.ones((), a.dtype) if degree == 0 else a
+    x, ok, _, power = prepare(a)
+    return jnp.where(ok, cofactors.narrow(f(x), degree * power), jnp.nan)
 
 
 # Singular triplets as functions of their own. A search, ``search(a, key) -> (u, s, vh)``, returns some

@@ -1,0 +1,126 @@
+"""Determinants and cofactors: polynomials of the entries, with derivatives at every rank."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxnorms import _checks, _rules
+from jaxnorms._batching import over_batch
+from jaxnorms._scaling import prepare
+
+
+class SignAndLog(NamedTuple):
+    """``det a = sign exp(logabsdet)``, each of shape (...).
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.slogdet(jnp.zeros((2, 2)))
+    SignAndLog(sign=Array(0., dtype=float32), logabsdet=Array(-inf, dtype=float32))
+    """
+
+    sign: Array
+    logabsdet: Array
+
+
+def det(a: ArrayLike) -> Array:
+    """The determinant of ``(..., n, n)`` matrices, of shape ``(...)``; 1 for n = 0.
+
+    Neither overflows nor vanishes while the result itself is in range. Derivative: :func:`cofactor`, exact at every
+    rank, which ``jnp.linalg.det`` has not for singular matrices; the second derivative is exact as well, a third one
+    raises ``ValueError``. Holomorphic for complex matrices: ``jax.grad(..., holomorphic=True)``. NaN or infinite
+    entries give NaN. Raises ``ValueError`` for shapes other than ``(..., n, n)``. Cost: one LU decomposition; one SVD
+    for each derivative. Source: Golub and Van Loan 2013, ch. 3.2.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> a = jnp.array([[1.0, 2.0], [2.0, 4.0]])
+    >>> jn.det(a), jax.grad(jn.det)(a).round(5)
+    (Array(0., dtype=float32), Array([[ 4., -2.],
+           [-2.,  1.]], dtype=float32))
+    """
+    return over_batch(_rules.determinant, _square(a, "det"))
+
+
+def cofactor(a: ArrayLike) -> Array:
+    """The cofactor matrix of ``(..., n, n)`` matrices: the gradient of det, ``det(a) a^-T`` where that exists.
+
+    Of ``a = U diag(s) V^H`` it is ``det(U V^H) conj(U) diag(prod_{j != i} s_j) V^T``, by products that divide by
+    nothing: of rank 1 where ``a`` has rank n - 1, and 0 below. Differentiable once, exactly at every rank; a second
+    derivative raises ``ValueError``. Errors and NaN as for :func:`det`. Cost: one SVD. Source: Stewart 1998,
+    Linear Algebra Appl. 283.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.cofactor(jnp.array([[1.0, 2.0], [3.0, 4.0]])).round(5)
+    Array([[ 4., -3.],
+           [-2.,  1.]], dtype=float32)
+    """
+    return over_batch(_rules.cofactor, _square(a, "cofactor"), matrices=True)
+
+
+def adjugate(a: ArrayLike) -> Array:
+    """The adjugate of ``(..., n, n)`` matrices: the transpose of :func:`cofactor`, ``a @ adjugate(a) = det(a) I``.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.adjugate(jnp.array([[1.0, 2.0], [3.0, 4.0]])).round(5)
+    Array([[ 4., -2.],
+           [-3.,  1.]], dtype=float32)
+    """
+    return over_batch(_adjugate, _square(a, "adjugate"), matrices=True)
+
+
+def _adjugate(a: Array) -> Array:
+    return _rules.cofactor(a).T
+
+
+def slogdet(a: ArrayLike) -> SignAndLog:
+    """Sign (phase) and logarithm of the modulus of the determinant of ``(..., n, n)`` matrices.
+
+    For determinants out of range, and for the density of a normalising flow. Singular matrices: ``(0, -inf)``, with
+    NaN derivatives, since there are none. Derivatives of every order by JAX, through solves. NaN or infinite entries
+    give NaN. Raises ``ValueError`` for shapes other than ``(..., n, n)``. Cost: one LU decomposition.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.slogdet(1e-30 * jnp.eye(4)).sign
+    Array(1., dtype=float32)
+    """
+    return SignAndLog(*over_batch(_sign_and_log, _square(a, "slogdet")))
+
+
+def _sign_and_log(a: Array) -> tuple[Array, Array]:
+    x, ok, _, power = prepare(a)
+    sign, log = jnp.linalg.slogdet(x)
+    shift = jnp.asarray(power * a.shape[0], log.dtype) * math.log(2)
+    return jnp.where(ok, sign, jnp.nan), jnp.where(ok, log + shift, jnp.nan)
+
+
+def charpoly_value(a: ArrayLike, x: ArrayLike) -> Array:
+    """The characteristic polynomial ``det(x I - a)`` of ``(..., n, n)`` matrices at ``x``, a number or of shape (...).
+
+    Differentiable twice, in ``x`` and in ``a``, at eigenvalues too, where a formula through the inverse breaks down.
+    Errors and cost as for :func:`det`.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.grad(jn.charpoly_value, argnums=1)(jnp.diag(jnp.array([1.0, 3.0])), 3.0)
+    Array(2., dtype=float32, weak_type=True)
+    """
+    matrix, number = _square(a, "charpoly_value"), _checks.as_inexact(x, "x")
+    batch = matrix.shape[:-2]
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.promote_types(matrix.dtype, number.dtype)
+    if number.ndim > len(batch) or jnp.broadcast_shapes(number.shape, batch) != batch:
+        raise ValueError(f"x must have a shape that broadcasts to {batch}, got shape {number.shape}")
+    number = jnp.broadcast_to(number.astype(_checks.working_dtype(dtype)), batch)
+    return over_batch(_charpoly_value, matrix.astype(dtype), along=(number,))
+
+
+def _charpoly_value(a: Array, x: Array) -> Array:
+    return _rules.determinant(x * jnp.eye(a.shape[0], dtype=a.dtype) - a)
+
+
+def _square(a: ArrayLike, function: str) -> Array:
+    x = _checks.matrix(a, function)
+    if x.shape[-1] != x.shape[-2]:
+        raise ValueError(f"{function}: a must have shape (..., n, n), got shape {x.shape}")
+    return x
