@@ -29,7 +29,8 @@ a Gaussian matrix. Muon's five steps leave large ones between 0.7 and 1.2 and th
 goes on with steps of the kind that converges (15/8, -10/8, 3/8) until all are within 1e-2.
 
 "rank=24" tries 24 triplets: where more singular values are above the threshold, as in the Gaussian matrix, an SVD
-follows; so, too, for a spectral ball of less than a sixteenth of the norm, as here. "method='polar'" is what accelerators take, where products are cheap and an SVD is not. A CPU without
+follows; so, too, for a spectral ball of less than a sixteenth of the norm, as here.
+"method='polar'" is what accelerators take, where products are cheap and an SVD is not. A CPU without
 arithmetic in bfloat16 gains nothing from it: each product converts its operands."""
 
 Run = Callable[[], Any]
