@@ -76,8 +76,9 @@ def _adjugate(a: Array) -> Array:
 def slogdet(a: ArrayLike) -> SignAndLog:
     """Sign (phase) and logarithm of the modulus of the determinant of ``(..., n, n)`` matrices.
 
-    For determinants out of range, and for the density of a normalising flow. Singular matrices: ``(0, -inf)``, with
-    NaN derivatives, since there are none. Derivatives of every order by JAX, through solves. NaN or infinite entries
+    For determinants out of range, and for the density of a normalising flow. Singular matrices: ``(0, -inf)``,
+    with derivatives that are not finite, since there are none. Derivatives of
+    every order by JAX, through solves. NaN or infinite entries
     give NaN. Raises ``ValueError`` for shapes other than ``(..., n, n)``. Cost: one LU decomposition.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
