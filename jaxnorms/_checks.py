@@ -46,6 +46,14 @@ def matrix(x: ArrayLike, function: str, name: str = "a") -> Array:
     return a
 
 
+def square(x: ArrayLike, function: str, name: str = "a") -> Array:
+    """A ``(..., n, n)`` array."""
+    a = matrix(x, function, name)
+    if a.shape[-1] != a.shape[-2]:
+        raise ValueError(f"{function}: {name} must have shape (..., n, n), got shape {a.shape}")
+    return a
+
+
 def diagonal(x: ArrayLike, axis: Any, function: str) -> Array:
     """The ``(..., n)`` diagonals of matrices, whose axes cannot be chosen."""
     d = as_inexact(x, "a")

@@ -39,7 +39,7 @@ def det(a: ArrayLike) -> Array:
     Array([[ 4., -2.],
            [-2.,  1.]], dtype=float32)
     """
-    return over_batch(_rules.determinant, _square(a, "det"))
+    return over_batch(_rules.determinant, _checks.square(a, "det"))
 
 
 def cofactor(a: ArrayLike) -> Array:
@@ -55,7 +55,7 @@ def cofactor(a: ArrayLike) -> Array:
     Array([[ 4., -3.],
            [-2.,  1.]], dtype=float32)
     """
-    return over_batch(_rules.cofactor, _square(a, "cofactor"), matrices=True)
+    return over_batch(_rules.cofactor, _checks.square(a, "cofactor"), matrices=True)
 
 
 def adjugate(a: ArrayLike) -> Array:
@@ -66,7 +66,7 @@ def adjugate(a: ArrayLike) -> Array:
     Array([[ 4., -2.],
            [-3.,  1.]], dtype=float32)
     """
-    return over_batch(_adjugate, _square(a, "adjugate"), matrices=True)
+    return over_batch(_adjugate, _checks.square(a, "adjugate"), matrices=True)
 
 
 def _adjugate(a: Array) -> Array:
@@ -85,7 +85,7 @@ def slogdet(a: ArrayLike) -> SignAndLog:
     >>> jn.slogdet(1e-30 * jnp.eye(4)).sign
     Array(1., dtype=float32)
     """
-    return SignAndLog(*over_batch(_sign_and_log, _square(a, "slogdet")))
+    return SignAndLog(*over_batch(_sign_and_log, _checks.square(a, "slogdet")))
 
 
 def _sign_and_log(a: Array) -> tuple[Array, Array]:
@@ -105,7 +105,7 @@ def charpoly_value(a: ArrayLike, x: ArrayLike) -> Array:
     >>> jax.grad(jn.charpoly_value, argnums=1)(jnp.diag(jnp.array([1.0, 3.0])), 3.0)
     Array(2., dtype=float32, weak_type=True)
     """
-    matrix, number = _square(a, "charpoly_value"), _checks.as_inexact(x, "x")
+    matrix, number = _checks.square(a, "charpoly_value"), _checks.as_inexact(x, "x")
     batch = matrix.shape[:-2]
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.promote_types(matrix.dtype, number.dtype)
@@ -117,10 +117,3 @@ def charpoly_value(a: ArrayLike, x: ArrayLike) -> Array:
 
 def _charpoly_value(a: Array, x: Array) -> Array:
     return _rules.determinant(x * jnp.eye(a.shape[0], dtype=a.dtype) - a)
-
-
-def _square(a: ArrayLike, function: str) -> Array:
-    x = _checks.matrix(a, function)
-    if x.shape[-1] != x.shape[-2]:
-        raise ValueError(f"{function}: a must have shape (..., n, n), got shape {x.shape}")
-    return x

@@ -1,0 +1,31 @@
+"""The one place where derivative rules are attached.
+
+No derivative passes through singular vectors, eigenvectors, or the iterations that find them.
+"""
+
+from jaxnorms._rules.determinants import cofactor, determinant
+from jaxnorms._rules.ends import constant, inner
+from jaxnorms._rules.maps import carry, envelope
+from jaxnorms._rules.norms import Lift, evaluate, subgradient
+from jaxnorms._rules.operators import ProductLift, evaluate_by_products, leading_by_products, slopes
+from jaxnorms._rules.triplets import Search, every_triplet, leading, spectrum
+
+__all__ = [
+    "Lift",
+    "ProductLift",
+    "Search",
+    "carry",
+    "cofactor",
+    "constant",
+    "determinant",
+    "envelope",
+    "evaluate",
+    "evaluate_by_products",
+    "every_triplet",
+    "inner",
+    "leading",
+    "leading_by_products",
+    "slopes",
+    "spectrum",
+    "subgradient",
+]

@@ -1,0 +1,40 @@
+"""Where derivatives end, with an error that says so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def inner(g: Array, e: Array) -> Array:
+    """``Re<g, e>``."""
+    if jnp.iscomplexobj(g):
+        return jnp.sum(g.real * e.real + g.imag * e.imag)
+    return jnp.sum(g * e)
+
+
+def end_of_derivatives(message: str) -> Callable[[Any], Any]:
+    """The identity on a pytree, beyond which no derivative is defined."""
+
+    @jax.custom_jvp
+    def identity(x: Any) -> Any:
+        return x
+
+    @identity.defjvp
+    def _(primals, tangents):
+        raise ValueError(message)
+
+    return identity
+
+
+last_derivative = end_of_derivatives(
+    "jaxnorms: third derivatives of a matrix norm or determinant are not defined; "
+    "value, first and second derivatives are"
+)
+
+
+def constant(f: Callable[..., Any], *args: Any) -> Any:
+    """``f(*args)``, which no derivative sees."""
+    return jax.lax.stop_gradient(f(*jax.lax.stop_gradient(args)))

@@ -1,0 +1,67 @@
+"""Operators known by their products alone, ``A(params) x = op.matvec(op.params, x)``.
+
+There is no dense G: a lift offers, in its place, ``pair(op, factors, dop)`` = Re<G, dA> from products with dA, and that
+is differentiated no further. So its factors need no rule of their own.
+"""
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxnorms._rules.ends import end_of_derivatives
+from jaxnorms._rules.triplets import Search, average, blocks
+
+only_derivative = end_of_derivatives(
+    "jaxnorms: second derivatives of a norm or singular value of a LinearOperator are not defined; value and first "
+    "derivative are. The norm of the dense matrix has them"
+)
+
+
+class ProductLift(Protocol):
+    """What a norm must offer on an operator."""
+
+    def value(self, op: Any) -> Array: ...
+    def factors(self, op: Any) -> tuple[Array, Any]: ...
+    def pair(self, op: Any, factors: Any, dop: Any) -> Array: ...
+
+
+@jax.custom_jvp
+def evaluate_by_products(lift: ProductLift, op: Any) -> Array:
+    """The norm of an operator, differentiable once in its parameters."""
+    return lift.value(op)
+
+
+@evaluate_by_products.defjvp
+def _(primals, tangents):
+    (lift, op), (_, dop) = primals, tangents
+    op = only_derivative(op)
+    value, factors = lift.factors(op)
+    return value, jax.checkpoint(lambda op, factors: lift.pair(op, factors, dop), prevent_cse=False)(op, factors)
+
+
+def slopes(op: Any, dop: Any, u: Array, v: Array) -> Array:
+    """``Re u_i^H (dA) v_i`` for rows ``u_i`` and ``v_i``; (dA) v is the derivative of A v in the parameters."""
+
+    def products(params: Any) -> Array:
+        return jax.vmap(partial(op.matvec, params))(v)
+
+    _, derivative = jax.jvp(products, (op.params,), (dop.params,))
+    return jnp.sum((u.conj() * derivative).real, axis=1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def leading_by_products(search: Search, op: Any, key: Array | None = None) -> tuple[Array, Array, Array]:
+    """Singular triplets of an operator, NaN vectors where it is not finite; :func:`leading` for operators."""
+    return search(op, key)
+
+
+@leading_by_products.defjvp
+def _(search, primals, tangents):
+    (op, key), (dop, _) = primals, tangents
+    op = only_derivative(op)
+    u, s, vh = search(op, key)
+    each = jax.checkpoint(lambda op, u, vh: slopes(op, dop, u.T, vh.conj()), prevent_cse=False)(op, u, vh)
+    return (u, s, vh), (jnp.zeros_like(u), average(each, *blocks(op, s)), jnp.zeros_like(vh))
