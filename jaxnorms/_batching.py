@@ -28,20 +28,20 @@ def over_batch(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, along: tuple, shared: tuple) -> Any:
-    def one(a: Array, *numbers: Array) -> Any:
-        return f(a, *numbers, *shared, **dict(static))
+    def one(a: Array, along: tuple, shared: tuple) -> Any:
+        return f(a, *along, *shared, **dict(static))
 
     def restored(y: Array) -> Array:
         if jnp.issubdtype(y.dtype, jnp.integer):
             return y
         return y.astype(x.dtype if jnp.iscomplexobj(y) else jnp.finfo(x.dtype).dtype)
 
-    def run(x: Array, *along: Array) -> Any:
-        return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype)), *along))
+    def run(x: Array, along: tuple, shared: tuple) -> Any:
+        return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype)), along, shared))
 
     for _ in x.shape[:-2]:
-        one = jax.vmap(one)
-    return partitioned(run, x, 0 if matrices else 2, *along)
+        one = jax.vmap(one, in_axes=(0, 0, None))
+    return partitioned(run, x, 0 if matrices else 2, along, shared)
 
 
 def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:

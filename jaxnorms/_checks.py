@@ -54,6 +54,20 @@ def square(x: ArrayLike, function: str, name: str = "a") -> Array:
     return a
 
 
+def number(value: ArrayLike, name: str, x: Array) -> Array:
+    """A real number for each matrix of ``x``, in its working precision."""
+    number, batch = as_inexact(value, name), x.shape[:-2]
+    if jnp.iscomplexobj(number):
+        raise TypeError(f"{name} must be real, got dtype {number.dtype}")
+    try:
+        fits = np.broadcast_shapes(number.shape, batch) == batch
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must have a shape that broadcasts to {batch}, got shape {number.shape}")
+    return jnp.broadcast_to(number.astype(jnp.finfo(working_dtype(x.dtype)).dtype), batch)
+
+
 def diagonal(x: ArrayLike, axis: Any, function: str) -> Array:
     """The ``(..., n)`` diagonals of matrices, whose axes cannot be chosen."""
     d = as_inexact(x, "a")

@@ -20,7 +20,7 @@ def on_mesh(a: Array) -> bool:
     return mesh.size > 1 and set(mesh.axis_types) == {AxisType.Auto}
 
 
-def partitioned(f: Callable[..., Any], x: Array, dims: int, *rest: Array) -> Any:
+def partitioned(f: Callable[..., Any], x: Array, dims: int, *rest: Any) -> Any:
     """``f(x, *rest)``, whose results keep the leading axes of ``x``, all but ``dims`` of them.
 
     An explicit mesh asks for the sharding of every intermediate result; here the compiler chooses them.

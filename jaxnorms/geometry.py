@@ -8,7 +8,6 @@ from typing import Any, Literal, Unpack, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -162,7 +161,9 @@ def _of_image(
     if rank is not None and x.size:
         rank = _checks.count(rank, "rank", min(x.shape[-2:]))
     how = request({"method": method}, rank)
-    return over_batch(_image, x, along=(_number(number, called, x),), matrices=True, lift=norm.lift, name=name, how=how)
+    return over_batch(
+        _image, x, along=(_checks.number(number, called, x),), matrices=True, lift=norm.lift, name=name, how=how
+    )
 
 
 def _image(a: Array, number: Array, lift: Any, name: str, how: Request) -> Array:
@@ -201,7 +202,7 @@ def lmo(a: ArrayLike, radius: ArrayLike = 1.0, ord: Any = "spectral", **how: Unp
     refuse_unknown(how, "lmo", How)
     norm, x = _checked(a, ord, "lmo")
     return over_batch(
-        _lmo, x, along=(_number(radius, "radius", x),), matrices=True, lift=norm.lift.dual().using(request(how))
+        _lmo, x, along=(_checks.number(radius, "radius", x),), matrices=True, lift=norm.lift.dual().using(request(how))
     )
 
 
@@ -222,7 +223,7 @@ def moreau_envelope(a: ArrayLike, step: ArrayLike, ord: Any) -> Array:
            [0., 0.]], dtype=float32))
     """
     norm, x = _checked(a, ord, "moreau_envelope")
-    return over_batch(_envelope, x, along=(_number(step, "step", x),), lift=norm.lift)
+    return over_batch(_envelope, x, along=(_checks.number(step, "step", x),), lift=norm.lift)
 
 
 def _envelope(a: Array, step: Array, lift: Any) -> Array:
@@ -238,17 +239,3 @@ def _checked(a: ArrayLike, ord: Any, function: str) -> tuple[Norm, Array]:
     if x.size:
         norm.check(*x.shape[-2:])
     return norm, x
-
-
-def _number(value: ArrayLike, name: str, x: Array) -> Array:
-    """A real number for each matrix of ``x``, in its working precision."""
-    number, batch = _checks.as_inexact(value, name), x.shape[:-2]
-    if jnp.iscomplexobj(number):
-        raise TypeError(f"{name} must be real, got dtype {number.dtype}")
-    try:
-        fits = np.broadcast_shapes(number.shape, batch) == batch
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"{name} must have a shape that broadcasts to {batch}, got shape {number.shape}")
-    return jnp.broadcast_to(number.astype(jnp.finfo(_checks.working_dtype(x.dtype)).dtype), batch)

@@ -81,6 +81,27 @@ def _values(a: Array, k: int) -> Array:
     return (_rules.spectrum(a) if search is _rules.every_triplet else _rules.leading(search, a)[1])[:k]
 
 
+def eigvalsh(a: ArrayLike) -> Array:
+    """The eigenvalues of the Hermitian part of ``(..., n, n)`` matrices, ascending, of shape ``(..., n)``.
+
+    The derivative of tied values is averaged over their block, ``tr(V_t^H da V_t)/mu``, so that it does not depend on
+    the basis. A second derivative exists only where the values are distinct; it is finite elsewhere, with the terms
+    between tied values dropped: for a smooth function of all of them use :func:`spectral_sum`. Third derivatives
+    raise ``ValueError``, as do shapes other than ``(..., n, n)``. NaN or infinite entries give NaN. Cost: one
+    decomposition. Source: Magnus 1985.
+
+    >>> import jax, jax.numpy as jnp, jaxnorms as jn
+    >>> jax.jacobian(jn.eigvalsh)(jnp.eye(2))[0]
+    Array([[0.5, 0. ],
+           [0. , 0.5]], dtype=float32)
+    """
+    return over_batch(_eigenvalues, _checks.square(a, "eigvalsh"))
+
+
+def _eigenvalues(a: Array) -> Array:
+    return _rules.eigenvalues(a) if a.size else jnp.zeros(0, jnp.finfo(a.dtype).dtype)
+
+
 def _search(shape: tuple[int, ...], k: int, tol: float | None = None) -> _rules.Search:
     if not by_krylov(shape, k):
         return _rules.every_triplet

@@ -3,11 +3,13 @@
 No derivative passes through singular vectors, eigenvectors, or the iterations that find them.
 """
 
-from jaxnorms._rules.determinants import cofactor, determinant
-from jaxnorms._rules.ends import constant, inner
+from jaxnorms._rules.determinants import charpoly, cofactor, determinant
+from jaxnorms._rules.eigenvalues import eigenvalues
+from jaxnorms._rules.ends import constant, inner, without_derivative
 from jaxnorms._rules.maps import carry, envelope
 from jaxnorms._rules.norms import Lift, evaluate, subgradient
 from jaxnorms._rules.operators import ProductLift, evaluate_by_products, leading_by_products, slopes
+from jaxnorms._rules.spectral_functions import spectral_image
 from jaxnorms._rules.triplets import Search, every_triplet, leading, spectrum
 
 __all__ = [
@@ -15,9 +17,11 @@ __all__ = [
     "ProductLift",
     "Search",
     "carry",
+    "charpoly",
     "cofactor",
     "constant",
     "determinant",
+    "eigenvalues",
     "envelope",
     "evaluate",
     "evaluate_by_products",
@@ -26,6 +30,8 @@ __all__ = [
     "leading",
     "leading_by_products",
     "slopes",
+    "spectral_image",
     "spectrum",
     "subgradient",
+    "without_derivative",
 ]

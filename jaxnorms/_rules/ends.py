@@ -30,8 +30,13 @@ def end_of_derivatives(message: str) -> Callable[[Any], Any]:
 
 
 last_derivative = end_of_derivatives(
-    "jaxnorms: third derivatives of a matrix norm or determinant are not defined; "
+    "jaxnorms: third derivatives of a norm, determinant or spectral function are not defined; "
     "value, first and second derivatives are"
+)
+
+without_derivative = end_of_derivatives(
+    "jaxnorms: the derivative of an eigenvector bound in the matrix itself is not defined, that in its perturbation "
+    "is; pass jax.lax.stop_gradient(a)"
 )
 
 

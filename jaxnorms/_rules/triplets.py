@@ -32,11 +32,12 @@ def leading(search: Search, a: Array, key: Array | None = None) -> tuple[Array, 
 def _(search, primals, tangents):
     (a, key), (e, _) = primals, tangents
     u, s, vh = _triplets(search, a, key)
-    slopes = average(jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0), *blocks(a, s))
-    u, vh = jax.lax.stop_gradient((u, vh))
     ok, largest, power = magnitude(jax.lax.stop_gradient(a))
+    tied, zero = blocks(a, s)
+    slopes = average(jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0), tied, zero & ok)
+    u, vh = jax.lax.stop_gradient((u, vh))
     triplets = jnp.where(ok, u, jnp.nan), jnp.where(ok, scale(s, power), largest), jnp.where(ok, vh, jnp.nan)
-    return triplets, (jnp.zeros_like(u), jnp.where(ok, slopes, jnp.nan), jnp.zeros_like(vh))
+    return triplets, (jnp.zeros_like(u), slopes * jnp.where(ok, 1.0, jnp.nan), jnp.zeros_like(vh))
 
 
 def every_triplet(a: Array, key: Array | None = None) -> tuple[Array, Array, Array]:

@@ -73,5 +73,6 @@ def _in_turn_on_each_device(f: Callable[[Array], Any], ranks: tuple[int, ...]) -
 svd = _on_cpu_one_by_one(lambda a: tuple(jnp.linalg.svd(a, full_matrices=False)), (2, 1, 2))
 values = _on_cpu_one_by_one(partial(jnp.linalg.svd, compute_uv=False), (1,))
 eigh = _on_cpu_one_by_one(lambda a: tuple(jnp.linalg.eigh(a)), (1, 2))
+eig = _on_cpu_one_by_one(lambda a: tuple(jnp.linalg.eig(a)), (1, 2))
 qr = _on_cpu_one_by_one(lambda a: tuple(jnp.linalg.qr(a)), (2, 2))
 lu = _on_cpu_one_by_one(lambda a: tuple(jax.lax.linalg.lu(a)), (2, 1, 1))

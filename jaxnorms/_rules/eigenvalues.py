@@ -1,0 +1,59 @@
+"""Eigenvalues of the Hermitian part of a matrix. At ties the derivative is averaged over the block, so that it does not
+depend on the basis; a second derivative exists only at distinct values."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxnorms._rules.ends import last_derivative
+from jaxnorms._rules.triplets import average
+from jaxnorms._scaling import max_abs, prepare, scale
+from jaxnorms.decompositions import lapack, matmul, tie_tolerance
+
+
+@jax.custom_jvp
+def eigenvalues(a: Array) -> Array:
+    """Of one matrix, ascending."""
+    return _values(a)[0]
+
+
+@eigenvalues.defjvp
+def _(primals, tangents):
+    (a,), (e,) = primals, tangents
+    w, v, ok = _values(a)
+    slopes = average(jnp.sum((v.conj() * matmul(_part(e), v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool))
+    return jax.lax.stop_gradient(w), slopes * jnp.where(ok, 1.0, jnp.nan)
+
+
+def _values(a: Array) -> tuple[Array, Array, Array]:
+    _, ok, _, power = prepare(jax.lax.stop_gradient(a))
+    w, v = _pairs(a)
+    return jnp.where(ok, scale(w, power), jnp.nan), v, ok
+
+
+@jax.custom_jvp
+def _pairs(a: Array) -> tuple[Array, Array]:
+    """Of a scaled to about 1."""
+    return lapack.eigh(_part(prepare(a)[0]))
+
+
+@_pairs.defjvp
+def _(primals, tangents):
+    w, v = _pairs(*primals)
+    ((a,), (w, v)), (e,) = last_derivative((primals, (w, v))), tangents
+    m = matmul(matmul(v.conj().T, _part(scale(e, -prepare(a)[3]))), v)
+    tied = _tied(w)
+    off = jnp.where(tied > 0, 0, 1 / jnp.where(tied > 0, 1, w[None, :] - w[:, None]))
+    slopes = average(jnp.diagonal(m).real, tied, jnp.zeros(w.shape, bool))
+    return (w, v), (slopes, matmul(v, off.astype(m.dtype) * m))
+
+
+def _part(a: Array) -> Array:
+    return (a + a.conj().T) / 2
+
+
+def _tied(w: Array) -> Array:
+    """Within three times the tolerance for singular values: measured with 2 to 256 rows, LAPACK's eigenvalues of a tie
+    lie 10 eps n^(1/4) apart, its singular values a fraction of that."""
+    gap = 3 * tie_tolerance(w.dtype, *w.shape) * max_abs(w)
+    return (jnp.abs(w[None, :] - w[:, None]) <= gap).astype(w.dtype)

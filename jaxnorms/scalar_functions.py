@@ -1,0 +1,152 @@
+"""Real functions of a real variable, applied elementwise, and their divided differences.
+
+A function is called as ``f(x, largest, *params)``: ``largest`` is the largest magnitude of the spectrum that x is
+from, which decides what counts as zero. ``f.derivative()`` is its derivative in x, ``f.rate()`` that in the
+parameters, called as ``f.rate()(x, largest, *params, *rates)``. All are static: hashed by what they are made of.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Function(Protocol):
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array: ...
+    def derivative(self) -> "Function": ...
+    def rate(self) -> "Function": ...
+
+
+class ByJax:
+    """Derivatives by JAX."""
+
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
+        raise NotImplementedError
+
+    def derivative(self) -> Function:
+        return _Slope(self)
+
+    def rate(self) -> Function:
+        return _Rate(self)
+
+
+@dataclass(frozen=True)
+class _Slope(ByJax):
+    f: Function
+
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
+        return jax.jvp(lambda x: self.f(x, largest, *params), (x,), (jnp.ones_like(x),))[1]
+
+
+@dataclass(frozen=True)
+class _Rate:
+    f: Function
+
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
+        half = len(params) // 2
+        return jax.jvp(lambda *params: self.f(x, largest, *params), params[:half], params[half:])[1]
+
+    def derivative(self) -> Function:
+        return _Rate(self.f.derivative())
+
+    def rate(self) -> Function:
+        return _Rate(self)
+
+
+@dataclass(frozen=True)
+class Plain(ByJax):
+    """``f(x, *params)`` as somebody wrote it, with its derivative in x if that was given."""
+
+    f: Callable[..., Array]
+    df: Callable[..., Array] | None = None
+
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
+        return jnp.asarray(self.f(x, *params), x.dtype)
+
+    def derivative(self) -> Function:
+        return _Slope(self) if self.df is None else Plain(self.df)
+
+
+@dataclass(frozen=True)
+class Reflected:
+    """The odd or even extension of f from ``x >= 0``. What shall be odd and is not 0 at 0 (``anchor``: of which f is
+    f itself or a derivative) is taken for 0, with derivative 0, up to ``tol * largest``."""
+
+    f: Function
+    anchor: Function
+    tol: float
+    odd: bool = True
+
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
+        size, zero = jnp.abs(x), jnp.zeros((), x.dtype)
+        masked = (size <= self.tol * largest) & (self.anchor(zero, largest, *params) != 0)
+        y = self.f(jnp.where(masked, 1, size), largest, *params)
+        return jnp.where(masked, 0, jnp.sign(x) * y if self.odd else y)
+
+    def derivative(self) -> Function:
+        return Reflected(self.f.derivative(), self.anchor, self.tol, not self.odd)
+
+    def rate(self) -> Function:
+        return _Rate(self)
+
+
+def odd(f: Function, tol: float) -> Function:
+    """The odd extension of f."""
+    return Reflected(f, f, tol)
+
+
+# Divided differences: quotients where values are far apart, means of a derivative by Gauss's rules where they are
+# close. The difference of two rules bounds the error of the better one, the rounding of f that of the quotient, with
+# which the mean must agree; the smaller bound decides. So nothing need be known of the scale on which f varies, and
+# what has a kink in between is a quotient. At a tie a derivative that is not finite is left out.
+
+_TWO, _THREE = 3**-0.5, 0.6**0.5
+_ULPS = 16  # of f, and of the divided differences that those of second order are made of
+
+
+def first(f: Function, x: Array, y: Array, largest: Array, *params: Array) -> Array:
+    """``f[x, y] = (f(x) - f(y)) / (x - y)``, with the limit ``f'(x)``."""
+
+    def slope(t: float) -> Array:
+        return df(middle + t * half, largest, *params)
+
+    df, gap = f.derivative(), x - y
+    half = gap / 2
+    middle = y + half
+    two = (slope(-_TWO) + slope(_TWO)) / 2
+    three = (5 * slope(-_THREE) + 8 * slope(0) + 5 * slope(_THREE)) / 18
+    left, right = f(x, largest, *params), f(y, largest, *params)
+    return _better(left - right, jnp.abs(left) + jnp.abs(right), gap, three, jnp.abs(three - two))
+
+
+def second(
+    f: Function, x: Array, y: Array, z: Array, xy: Array, yz: Array, xz: Array, largest: Array, *params: Array
+) -> Array:
+    """``f[x, y, z] = (f[x, y] - f[y, z]) / (x - z)``, from those of first order; the limit is ``f''(x) / 2``."""
+
+    def bend(s: float, t: float, u: float) -> Array:
+        return ddf(s * x + t * y + u * z, largest, *params)
+
+    # The two that are farthest apart.
+    gaps, above, below = (
+        jnp.stack(jnp.broadcast_arrays(*v)) for v in ((x - z, x - y, y - z), (xy, xz, xy), (yz, yz, xz))
+    )
+    widest = jnp.argmax(jnp.abs(gaps), axis=0)[None]
+    gap, left, right = (jnp.take_along_axis(v, widest, axis=0)[0] for v in (gaps, above, below))
+    ddf = f.derivative().derivative()
+    one = bend(1 / 3, 1 / 3, 1 / 3)
+    three = (bend(2 / 3, 1 / 6, 1 / 6) + bend(1 / 6, 2 / 3, 1 / 6) + bend(1 / 6, 1 / 6, 2 / 3)) / 3
+    return _better(left - right, jnp.abs(left) + jnp.abs(right), gap, three / 2, jnp.abs(three - one) / 2)
+
+
+def _better(numerator: Array, size: Array, gap: Array, mean: Array, error: Array) -> Array:
+    tied = gap == 0
+    distance = jnp.where(tied, 1, gap)
+    quotient = numerator / distance
+    rounding = jnp.finfo(gap.dtype).eps * size / jnp.abs(distance)
+    smooth = (error <= rounding) & (jnp.abs(mean - quotient) <= _ULPS * rounding)
+    limit = jnp.where(jnp.isfinite(mean), mean, 0)
+    return jnp.where(tied | smooth, limit, quotient)

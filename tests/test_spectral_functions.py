@@ -1,0 +1,381 @@
+"""Functions of a matrix: polynomials are products, whose derivatives JAX takes exactly, at every spectrum."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from matrices import COMPLEX, DTYPES, REAL, gaussian, needs_double, prescribed, spectra, tolerance, unitary
+
+import jaxnorms as jn
+from jaxnorms.scalar_functions import Plain, first, second
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def eigen(w, dtype, seed=0):
+    v = unitary(np.random.default_rng(seed), len(w), len(w), dtype)
+    return ((v * w) @ v.conj().T).astype(dtype)
+
+
+def hermitian_stack(dtype):
+    spectrum = [[-2, -1, 1, 3], [1, 1, 1, 1], [-1, -1, 2, 2], [0, 0, 0, 2], [0, 0, 0, 0], [-1, 1, 1, 1 + 1e-4]]
+    return np.stack([eigen(np.array(w, float), dtype, seed) for seed, w in enumerate(spectrum)])
+
+
+def stack(shape, dtype):
+    return np.stack([prescribed(s / 3, shape, dtype) for name, s in spectra(min(shape)).items() if name != "graded"])
+
+
+def part(a):
+    return (a + jnp.swapaxes(a, -1, -2).conj()) / 2
+
+
+def cubic(x, p, q):
+    return p * x + q * x**3
+
+
+def odd_cubic(a, p, q):
+    p, q = (x.astype(a.dtype) for x in (p, q))
+    return p * a + q * a @ jnp.swapaxes(a, -1, -2).conj() @ a
+
+
+def derivatives(f, a, e, h, c, rates, params):
+    """Value and derivatives of a stack of ``f(a, *params)``, in every order of the modes."""
+
+    def along(a, *params):
+        return jax.jvp(f, (a, *params), (e, *rates))[1]
+
+    def paired(a, *params):
+        return jnp.sum((c.conj() * f(a, *params)).real)
+
+    gradient = jax.grad(paired, argnums=range(1 + len(params)))
+    again = jax.grad(lambda *x: jnp.sum((e.conj() * gradient(*x)[0]).real), argnums=range(1 + len(params)))
+    moved = (a, *params), (h, *rates)
+    return (
+        f(a, *params),
+        along(a, *params),
+        gradient(a, *params),
+        jax.jvp(along, *moved),
+        jax.jvp(gradient, *moved),
+        again(a, *params),
+    )
+
+
+def compare(f, exact, a, params, factor=2000.0):
+    e, h, c = (jnp.asarray(gaussian(a.shape, a.dtype, seed)) for seed in (1, 2, 3))
+    rates, params = (REAL.type(0.3), REAL.type(-0.7))[: len(params)], tuple(REAL.type(p) for p in params)
+    actual = jax.jit(partial(derivatives, f))(jnp.asarray(a), e, h, c, rates, params)
+    expected = jax.jit(partial(derivatives, exact))(jnp.asarray(a), e, h, c, rates, params)
+    # Second divided differences are accurate to eps^(2/3).
+    limits = [tolerance(REAL, factor)] * 3 + [40 * tolerance(REAL, 1.0) ** (2 / 3)] * 3
+    for i, (x, y, limit) in enumerate(zip(actual, expected, limits, strict=True)):
+        for p, q in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
+            np.testing.assert_allclose(p, q, rtol=limit, atol=limit * np.max(np.abs(q)), err_msg=str(i))
+
+
+@dtypes
+def test_hermitian_polynomial(dtype):
+    def f(a, p, q):
+        return jn.spectral_function(cubic, a, p, q, hermitian=True)
+
+    def exact(a, p, q):
+        b, p, q = part(a), p.astype(a.dtype), q.astype(a.dtype)
+        return p * b + q * b @ b @ b
+
+    compare(f, exact, hermitian_stack(dtype), (0.5, 1.5))
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(4, 4), (9, 4), (3, 10)], ids=str)
+def test_polynomial_of_singular_values(shape, dtype):
+    compare(partial(jn.spectral_function, cubic), odd_cubic, stack(shape, dtype), (0.5, 1.5))
+
+
+@dtypes
+def test_sums_of_powers(dtype):
+    """``sum s^4`` and ``tr a^3``, with a parameter."""
+
+    def of_values(a, p):
+        return jn.spectral_sum(lambda x, p: p * x**4, a, p)
+
+    def exact(a, p):
+        return p * jnp.sum(jnp.square(jnp.abs(jnp.swapaxes(a, -1, -2).conj() @ a)), (-2, -1))
+
+    def of_eigenvalues(a, p):
+        return jn.spectral_sum(lambda x, p: p * x**3, a, p, hermitian=True)
+
+    def trace(a, p):
+        b = part(a)
+        return p * jnp.trace(b @ b @ b, axis1=-2, axis2=-1).real
+
+    for f, g, a in ((of_values, exact, stack((5, 3), dtype)), (of_eigenvalues, trace, hermitian_stack(dtype))):
+        a, e, h = jnp.asarray(a), *(jnp.asarray(gaussian(a.shape, dtype, seed)) for seed in (1, 2))
+
+        def everything(f, a, e, h, p):
+            summed = jax.grad(lambda a, p: jnp.sum(f(a, p)), argnums=(0, 1))
+            slope = lambda a, p: jax.jvp(lambda a: f(a, p), (a,), (e,))[1]  # noqa: E731
+            return f(a, p), summed(a, p), jax.jvp(summed, (a, p), (h, p)), jax.jvp(slope, (a, p), (h, p))[1]
+
+        p = REAL.type(0.7)
+        for x, y in zip(*(jax.tree.leaves(jax.jit(partial(everything, k))(a, e, h, p)) for k in (f, g)), strict=True):
+            np.testing.assert_allclose(x, y, atol=tolerance(REAL, 2000) * max(1, np.max(np.abs(y))))
+
+
+@dtypes
+def test_a_sum_with_a_kink_is_the_norm(dtype):
+    """``f(x) = x`` is the nuclear norm, whose zero values have no share in gradient and curvature."""
+    a, e = jnp.asarray(stack((5, 3), dtype)), jnp.asarray(gaussian((3, 5), dtype).T)
+
+    def sums(a):
+        return jn.spectral_sum(lambda x: x, a)
+
+    def all_of(f):
+        g = jax.grad(f)
+        return jax.jit(jax.vmap(lambda a: (f(a), g(a), jax.jvp(g, (a,), (e,))[1])))(a)
+
+    for x, y in zip(all_of(sums), all_of(partial(jn.nuclear_norm, method="svd")), strict=True):
+        np.testing.assert_allclose(x, y, atol=tolerance(REAL, 2000) * max(1, np.max(np.abs(y))))
+
+
+def test_divided_differences_at_every_gap():
+    """Of exp, against closed forms in more digits than the type has."""
+    y = np.full(40, 1.25)
+    x = (y * (1 + 10.0 ** np.linspace(-17, 0.5, 40))).astype(REAL)
+    y = y.astype(REAL)
+    d = x.astype(np.longdouble) - y
+    safe = np.where(d == 0, 1, d)
+    base = np.exp(y.astype(np.longdouble))
+    exact = base * np.where(d == 0, 1, np.expm1(safe) / safe)
+    found = jax.jit(partial(first, Plain(jnp.exp)))(x, y, REAL.type(3))
+    np.testing.assert_allclose(found, exact.astype(float), rtol=tolerance(REAL))
+    # f[x, y, y] = (f[x, y] - f'(y)) / d, by its series where that cancels.
+    series = base * sum(d**k / np.prod(np.arange(1, k + 3), dtype=np.longdouble) for k in range(12))
+    confluent = np.where(d < 0.5, series, (exact - base) / safe)
+    slope = np.exp(y)
+    bent = jax.jit(partial(second, Plain(jnp.exp)))(x, y, y, found, slope, found, REAL.type(3))
+    np.testing.assert_allclose(bent, confluent.astype(float), rtol=10 * tolerance(REAL, 1.0) ** (2 / 3))
+
+
+@dtypes
+def test_second_derivative_at_every_gap(dtype):
+    """Of exp, by the series of products."""
+    gaps = 10.0 ** np.arange(-16, 1)
+    a = np.stack([eigen(np.array([-1, 0.5, 0.5 + gap, 0.5 + 2 * gap]), dtype) for gap in gaps])
+    e, h = (part(gaussian((4, 4), dtype, seed)) for seed in (1, 2))
+
+    def series(a):
+        total = term = jnp.broadcast_to(jnp.eye(4, dtype=dtype), a.shape)
+        for k in range(1, 30):
+            term = term @ a / k
+            total = total + term
+        return total
+
+    def twice(f):
+        slope = lambda a: jax.jvp(f, (a,), (jnp.broadcast_to(e, a.shape),))[1]  # noqa: E731
+        return np.asarray(jax.jit(lambda a: jax.jvp(slope, (a,), (jnp.broadcast_to(h, a.shape),))[1])(jnp.asarray(a)))
+
+    found, expected = twice(jn.matrix_exp), twice(series)
+    np.testing.assert_allclose(found, expected, atol=20 * tolerance(REAL, 1.0) ** (2 / 3) * np.max(np.abs(expected)))
+
+
+@dtypes
+def test_named_functions(dtype):
+    a = eigen(np.array([0.5, 0.5, 2, 3]), dtype)
+    tol = tolerance(REAL, 100)
+    root = np.asarray(jn.matrix_sqrt(a))
+    np.testing.assert_allclose(root @ root, a, atol=tol)
+    np.testing.assert_allclose(jn.matrix_exp(jn.matrix_log(a)), a, atol=tol)
+    np.testing.assert_allclose(jn.matrix_exp(a), jax.scipy.linalg.expm(a), rtol=tol, atol=10 * tol)
+    singular = eigen(np.array([0, 0, 1, 4.0]), dtype)
+    np.testing.assert_allclose(np.linalg.eigvalsh(jn.matrix_sqrt(singular)), [0, 0, 1, 2], atol=tol)
+    assert np.all(np.isnan(jn.matrix_sqrt(-a)))
+    assert np.all(np.isnan(jn.matrix_log(-a)))
+    slope = jax.jit(jax.jacrev(lambda a: jn.matrix_sqrt(a).real, holomorphic=False))(jnp.asarray(singular))
+    assert np.all(np.isfinite(slope))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((5, 3), COMPLEX), ((3, 5), REAL)], ids=str)
+def test_inverses(shape, dtype):
+    a, e, h = (jnp.asarray(gaussian((2, *shape), dtype, seed)) for seed in (0, 1, 2))
+    lam = jnp.asarray([0.5, 2.0], REAL)
+
+    def adjoint(a):
+        return jnp.swapaxes(a, -1, -2).conj()
+
+    def exact(a, lam):
+        shift = lam[:, None, None].astype(dtype) * jnp.eye(shape[1], dtype=dtype)[None]
+        return jnp.linalg.solve(adjoint(a) @ a + shift, adjoint(a))
+
+    def inverse(a, lam):
+        small = a @ adjoint(a) if shape[0] < shape[1] else adjoint(a) @ a
+        return adjoint(a) @ jnp.linalg.inv(small) if shape[0] < shape[1] else jnp.linalg.inv(small) @ adjoint(a)
+
+    def two(f, a, lam):
+        def one(a, lam):
+            return jax.jvp(f, (a, lam), (e, lam))[1]
+
+        return f(a, lam), one(a, lam), jax.jvp(one, (a, lam), (h, lam))[1]
+
+    for f, g in ((jn.regularized_inverse, exact), (lambda a, lam: jn.pinv(a), inverse)):
+        for x, y in zip(jax.jit(partial(two, f))(a, lam), jax.jit(partial(two, g))(a, lam), strict=True):
+            limit = 40 * tolerance(REAL, 1.0) ** (2 / 3)
+            np.testing.assert_allclose(x, y, atol=limit * np.max(np.abs(y)))
+
+
+@dtypes
+def test_pseudoinverse_at_fixed_rank(dtype):
+    """Golub and Pereyra's formula, for the matrices of the rank that it has."""
+    a, e = prescribed(np.array([3.0, 2, 0]), (5, 3), dtype), gaussian((5, 3), dtype, 1)
+    p, change = map(np.asarray, jax.jvp(jn.pinv, (jnp.asarray(a),), (jnp.asarray(e),)))
+    for x in (a @ p, p @ a):
+        np.testing.assert_allclose(x, x.conj().T, atol=tolerance(REAL))
+    np.testing.assert_allclose(a @ p @ a, a, atol=tolerance(REAL))
+    eh, ph = e.conj().T, p.conj().T
+    expected = -p @ e @ p + p @ ph @ eh @ (np.eye(5) - a @ p) + (np.eye(3) - p @ a) @ eh @ ph @ p
+    np.testing.assert_allclose(change, expected, atol=tolerance(REAL, 200))
+
+
+def test_regularized_inverse_over_the_whole_range():
+    big = float(jnp.finfo(REAL).max) ** 0.9
+    for size in (big, 1.0, 1 / big):
+        a = jnp.diag(jnp.asarray([3.0, 1.0, 0.0], REAL) * REAL.type(size))
+        np.testing.assert_allclose(
+            np.diagonal(jn.regularized_inverse(a, 0.0)) * REAL.type(size), [1 / 3, 1, 0], rtol=tolerance(REAL)
+        )
+        g = jax.grad(lambda a: jnp.sum(jn.regularized_inverse(a, 1.0)))(a)
+        assert np.all(np.isfinite(g))
+    assert np.isnan(jn.regularized_inverse(jnp.eye(2), -1.0)).all()
+    a = hermitian_stack(COMPLEX)
+    expected = jn.regularized_inverse(a, 0.1)
+    np.testing.assert_allclose(jn.regularized_inverse(a, 0.1, hermitian=True), expected, atol=tolerance(REAL, 200))
+
+
+@dtypes
+def test_eigenvalues(dtype):
+    a = hermitian_stack(dtype)
+    np.testing.assert_allclose(jn.eigvalsh(a), np.linalg.eigvalsh(a), atol=tolerance(REAL))
+    jacobian = jax.jit(jax.vmap(jax.jacrev(jn.eigvalsh)))(jnp.asarray(a[:4]))
+    # A block of ties has one gradient, which turns with the matrix: the mean of its projections.
+    for x, slopes in zip(a[:4], np.asarray(jacobian), strict=True):
+        w, v = np.linalg.eigh(x.astype(np.complex128))
+        for i, slope in enumerate(slopes):
+            block = v[:, np.abs(w - w[i]) < 1e-3]
+            mean = (block @ block.conj().T / block.shape[1]).conj()
+            np.testing.assert_allclose(slope, mean, atol=tolerance(REAL, 500))
+
+
+@needs_double
+@dtypes
+def test_second_derivative_of_eigenvalues(dtype):
+    a = jnp.asarray(eigen(np.array([-1.0, 0.5, 2, 4]), dtype))
+    e, h = (jnp.asarray(gaussian((4, 4), dtype, seed)) for seed in (1, 2))
+
+    def slope(a):
+        return jax.jvp(jn.eigvalsh, (a,), (e,))[1]
+
+    step = 1e-5
+    expected = (slope(a + step * h) - slope(a - step * h)) / (2 * step)
+    np.testing.assert_allclose(jax.jvp(slope, (a,), (h,))[1], expected, atol=1e-8)
+    assert np.all(np.isfinite(jax.jvp(slope, (jnp.eye(4, dtype=dtype),), (h,))[1]))
+
+
+def test_modes_and_transformations_agree():
+    a = jnp.asarray(prescribed(np.array([2.0, 1.0, 1.0]), (4, 3), REAL))
+    batch = jnp.stack([a, jnp.zeros_like(a)])
+    f = partial(jn.spectral_function, jnp.sin)
+
+    @jax.jit
+    def everything(a, batch):
+        units = jnp.eye(a.size, dtype=a.dtype).reshape(-1, *a.shape)
+        return {
+            "jacrev": jax.jacrev(f)(a),
+            "jacfwd": jax.jacfwd(f)(a),
+            "vmap": jax.vmap(jax.jacrev(f))(batch)[0],
+            "map": jax.lax.map(jax.jacrev(f), batch)[0],
+            "checkpoint": jax.jacrev(jax.checkpoint(f))(a),
+            "linearize": jnp.moveaxis(jax.vmap(jax.linearize(f, a)[1])(units), 0, -1).reshape(*a.shape, *a.shape),
+        }, {
+            "fwd fwd": jax.jacfwd(jax.jacfwd(f))(a),
+            "fwd rev": jax.jacfwd(jax.jacrev(f))(a),
+            "rev fwd": jax.jacrev(jax.jacfwd(f))(a),
+            "rev rev": jax.jacrev(jax.jacrev(f))(a),
+            "vmap": jax.vmap(jax.hessian(f))(batch)[0],
+        }
+
+    first_order, second_order = everything(a, batch)
+    for found in (first_order, second_order):
+        expected = next(iter(found.values()))
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected, atol=tolerance(REAL, 500), err_msg=name)
+
+
+def test_bad_rows_and_empty_ones():
+    a = np.array(gaussian((4, 3, 3), REAL) + 4 * np.eye(3), REAL)
+    a[0, 0, 0], a[1, 1, 1] = np.nan, np.inf
+    functions = {
+        "sum": partial(jn.spectral_sum, jnp.tanh),
+        "sum of eigenvalues": partial(jn.spectral_sum, jnp.tanh, hermitian=True),
+        "function": partial(jn.spectral_function, jnp.tanh),
+        "eigenvalues": jn.eigvalsh,
+        "root": jn.matrix_sqrt,
+        "inverse": jn.pinv,
+    }
+    for name, f in functions.items():
+        both = jax.jit(lambda a, f=f: (f(a), jax.grad(lambda a: jnp.sum(f(a)))(a)))
+        for whole, alone in zip(both(a), both(a[2:]), strict=True):
+            assert np.all(np.isnan(whole[:2])), name
+            np.testing.assert_allclose(whole[2:], alone, atol=tolerance(REAL, 200), err_msg=name)
+    assert np.all(np.isnan(jax.vmap(jax.grad(lambda a: jnp.sum(jn.singular_values(a))))(a)[:2]))
+    assert jn.spectral_sum(jnp.tanh, jnp.zeros((2, 0, 3))).shape == (2,)
+    assert jn.spectral_function(jnp.tanh, jnp.zeros((0, 3))).shape == (0, 3)
+    assert jn.pinv(jnp.zeros((2, 0, 3))).shape == (2, 3, 0)
+    assert jn.eigvalsh(jnp.zeros((0, 0))).shape == (0,)
+    assert jn.matrix_exp(jnp.zeros((2, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+    assert jn.spectral_sum(jnp.cosh, jnp.eye(2, dtype=jnp.float16), hermitian=True).dtype == jnp.float16
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match=r"matrix_exp: a must have shape \(\.\.\., n, n\), got shape \(2, 3\)"):
+        jn.matrix_exp(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="f must return one real number for each of x"):
+        jn.spectral_sum(jnp.sum, jnp.eye(2))
+    with pytest.raises(ValueError, match="f must return one real number for each of x"):
+        jn.spectral_function(lambda x: jax.lax.complex(x, x), jnp.eye(2))
+    with pytest.raises(TypeError, match="f must be a function"):
+        jn.spectral_sum("fro", jnp.eye(2))
+    with pytest.raises(TypeError, match=r"params\[0\] must be real"):
+        jn.spectral_sum(lambda x, p: x, jnp.eye(2), 1j)
+    with pytest.raises(TypeError, match="hermitian must be True or False"):
+        jn.spectral_sum(jnp.cosh, jnp.eye(2), hermitian=1)
+    with pytest.raises(ValueError, match="f must not close over a traced value"):
+        jax.grad(lambda p: jn.spectral_sum(lambda x: p * x, jnp.eye(2)))(1.0)
+    with pytest.raises(ValueError, match="lam must have a shape that broadcasts"):
+        jn.regularized_inverse(jnp.eye(2), jnp.ones(3))
+    for f in (partial(jn.spectral_sum, jnp.cosh), partial(jn.spectral_function, jnp.sin)):
+        with pytest.raises(ValueError, match="third derivatives"):
+            jax.jacfwd(jax.jacfwd(jax.jacfwd(f)))(jnp.eye(2))
+    assert jn.spectral_sum(jnp.cosh, COMPLEX.type(0) * np.eye(2, dtype=COMPLEX)).dtype == REAL
+
+
+def test_on_a_mesh():
+    """The primitive of the derivative keeps to its device, and the parameters are the same on all."""
+    a = jnp.asarray(gaussian((8, 4, 4), REAL))
+
+    def loss(a, p):
+        return jnp.sum(jn.spectral_function(lambda x, p: p * jnp.sin(x), a, p) ** 2)
+
+    def both(a):
+        p = REAL.type(2)
+        return jax.jvp(jax.grad(loss), (a, p), (a, REAL.type(1)))
+
+    expected = jax.jit(both)(a)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+        with jax.set_mesh(mesh):
+            spread = jax.device_put(a, NamedSharding(mesh, PartitionSpec("x")))
+            for x, y in zip(jax.jit(both)(spread), expected, strict=True):
+                assert x.sharding.shard_shape(x.shape) == (1, 4, 4)
+                np.testing.assert_allclose(x, y, atol=tolerance(REAL, 200))
