@@ -10,6 +10,16 @@ from jaxnorms.drop_in import matrix_norm, norm, vector_norm
 from jaxnorms.explanation import Explanation, explain
 from jaxnorms.geometry import dual, dual_norm, lmo, moreau_envelope, project, prox, subgradient
 from jaxnorms.induced_bounds import induced_norm_bounds
+from jaxnorms.learning import (
+    SpectralNormState,
+    clip_by_global_norm,
+    clip_by_norm,
+    conv_spectral_norm,
+    estimate_spectral_norm,
+    init_spectral_norm,
+    penalty,
+    spectral_normalize,
+)
 from jaxnorms.norm_objects import Dual, Entrywise, Induced, KyFan, Mixed, Schatten, UnitarilyInvariant
 from jaxnorms.norms import (
     entrywise_norm,
@@ -67,6 +77,7 @@ __all__ = [
     "NormBounds",
     "Schatten",
     "SignAndLog",
+    "SpectralNormState",
     "SpectrumSummary",
     "TruncatedSVD",
     "UnitarilyInvariant",
@@ -76,9 +87,12 @@ __all__ = [
     "best_approximation",
     "charpoly",
     "charpoly_value",
+    "clip_by_global_norm",
+    "clip_by_norm",
     "cofactor",
     "cond",
     "condest",
+    "conv_spectral_norm",
     "det",
     "digits_left",
     "distance_to_singularity",
@@ -87,12 +101,14 @@ __all__ = [
     "eigvalsh",
     "entrywise_norm",
     "equivalence_constant",
+    "estimate_spectral_norm",
     "explain",
     "fan_dominates",
     "forward_error_bound",
     "frobenius_norm",
     "induced_norm",
     "induced_norm_bounds",
+    "init_spectral_norm",
     "ky_fan_norm",
     "lmo",
     "majorizes",
@@ -107,6 +123,7 @@ __all__ = [
     "norm",
     "norm_bounds",
     "nuclear_norm",
+    "penalty",
     "pinv",
     "polar",
     "project",
@@ -117,6 +134,7 @@ __all__ = [
     "slogdet",
     "spectral_function",
     "spectral_norm",
+    "spectral_normalize",
     "spectral_sum",
     "spectrum_summary",
     "squared_frobenius_norm",

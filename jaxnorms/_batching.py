@@ -39,7 +39,12 @@ def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, alo
     def run(x: Array, along: tuple, shared: tuple) -> Any:
         return jax.tree.map(restored, one(x.astype(_checks.working_dtype(x.dtype)), along, shared))
 
-    for _ in x.shape[:-2]:
+    batch = x.shape[:-2]
+    if 0 in batch:  # no matrix at all: what the algorithms for many need not know
+        single = jax.ShapeDtypeStruct(x.shape[-2:], x.dtype), tuple(jax.ShapeDtypeStruct((), n.dtype) for n in along)
+        like = jax.eval_shape(run, *single, shared)
+        return jax.tree.map(lambda y: jnp.zeros((*batch, *y.shape), y.dtype), like)
+    for _ in batch:
         one = jax.vmap(one, in_axes=(0, 0, None))
     return partitioned(run, x, 0 if matrices else 2, along, shared)
 

@@ -57,9 +57,10 @@ def condest(
     likewise, and inf where ``||I - R A||`` may be 1 or more, as for condition numbers from about ``1 / (n eps)`` on.
     (For p = 2 singular values are taken to be right to ``8 (n + 8) eps``.)
 
-    Exactly singular matrices, where a pivot is 0, give (inf, inf, inf); NaN three NaNs, an infinite entry inf.
-    ``value`` is differentiable once, with x held constant, which is exact where the maximiser is unique, and with
-    derivative 0 where it is infinite; a second derivative raises ``ValueError``. The bounds are constants.
+    Where a pivot is 0, ``value`` is inf and ``lower`` what is proved all the same; with a row or column of zeros all
+    three are inf. NaN gives three NaNs, an infinite entry inf. ``value`` is differentiable once, with x held constant,
+    which is exact where the maximiser is unique, and with derivative 0 where it is infinite (where it is nearly so the
+    derivative may be out of range); a second derivative raises ``ValueError``. The bounds are constants.
 
     ``a`` may be a :class:`LinearOperator`, with ``inverse`` the operator of ``A^-1``: products only, with ``||A||``
     estimated, too, and ``value`` differentiated in the parameters of both. ``lower`` then holds as far as the products
@@ -132,13 +133,19 @@ def _estimate(a: Array, p: float, certified: bool) -> CondEstimate:
     x = x.conj().T if p == math.inf else x
     p = 2 if p == 2 else 1
     f, start = _rules.constant(partial(_factors_and_start, p=p), x)
-    x = jnp.where(f.singular, jnp.eye(x.shape[0], dtype=x.dtype), x)
-    value = with_first_derivative(partial(_value, p), x, f, start)
     lower, upper = _rules.constant(partial(_bounds, p=p, certified=certified), x, f, start)
-    value = jnp.where(jnp.isfinite(value), value, jnp.inf)
-    regular = CondEstimate(jnp.maximum(value, 1), lower, upper)
+    # A pivot of 0 says that the estimate is inf, a row or column of zeros that the condition number is.
+    entries = x == 0
+    proved = jnp.any(jnp.all(entries, axis=0)) | jnp.any(jnp.all(entries, axis=1))
+    eye, order = jnp.eye(x.shape[0], dtype=x.dtype), jnp.arange(x.shape[0], dtype=f.order.dtype)
+    regular = jax.tree.map(partial(jnp.where, f.singular), (eye, LU(eye, order, f.singular)), (x, f))
+    value = with_first_derivative(partial(_value, p), *regular, start)
+    value = jnp.maximum(jnp.where(jnp.isfinite(value), value, jnp.inf), 1)
+    found = CondEstimate(
+        jnp.where(f.singular, jnp.inf, value), jnp.where(proved, jnp.inf, lower), jnp.where(proved, jnp.inf, upper)
+    )
     rest = norm(jnp.where(ok, 1, a), "fro")
-    return CondEstimate(*(jnp.where(ok, jnp.where(f.singular, jnp.inf, y), rest) for y in regular))
+    return CondEstimate(*(jnp.where(ok, y, rest) for y in found))
 
 
 def _factors_and_start(x: Array, p: int) -> tuple[LU, Array]:
@@ -175,8 +182,11 @@ def _floor(dtype: Any) -> float:
 
 
 def _size(x: Array, p: int) -> Array:
-    """The norm of a vector of magnitudes up to about 1, or of each column."""
-    return jnp.sum(x, axis=0) if p == 1 else jnp.sqrt(jnp.sum(jnp.square(x), axis=0))
+    """The norm of each column of magnitudes."""
+    if p == 1:
+        return jnp.sum(x, axis=0)
+    e = exponent(jnp.max(x, axis=0))
+    return scale(jnp.sqrt(jnp.sum(jnp.square(scale(x, -e[None])), axis=0)), e)
 
 
 def _product_error(x: Array, y: Array) -> Array:

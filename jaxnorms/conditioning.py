@@ -86,9 +86,9 @@ def _cond_by_values(a: Array, p: float) -> Array:
     first, last = ends(x)
     if p > 0:
         safe = last > tie_tolerance(first.dtype, *a.shape) * first
-        value = guarded(quotient, safe, first, last)
+        value = guarded(ratio_or_inf, safe, first, last)
     else:
-        value = guarded(quotient, first > 0, last, first)
+        value = guarded(ratio_or_inf, first > 0, last, first)
     return where_finite(ok, value, a)
 
 
@@ -97,7 +97,7 @@ def ends(x: Array) -> tuple[Array, Array]:
     return norm(x, 2, method="svd"), norm(x, -2, method="svd")
 
 
-def quotient(x: Array, y: Array) -> Array:
+def ratio_or_inf(x: Array, y: Array) -> Array:
     return jnp.where(y == 0, jnp.inf, x / jnp.where(y == 0, 1, y))
 
 

@@ -233,15 +233,16 @@ def digits_left(a: ArrayLike, p: Any = None) -> Array:
     """``max(0, -log10(eps cond(a, p)))`` of ``(..., n, n)`` matrices: decimal digits that a solve leaves, shape (...).
 
     ``eps`` is that of the type of a, of which the rounding of the entries alone changes the solution by about
-    ``eps cond(a)``. 0, with derivative 0, where a is singular to rounding. ``p``, derivatives up to the second, errors
-    and cost as for :func:`cond`; NaN for NaN, 0 for infinite entries. Raises ``ValueError`` for shapes other than
-    ``(..., n, n)`` with n >= 1. Source: Higham 2002, ch. 1.6 and 7.
+    ``eps cond(a)``. 0, with derivative 0, where a is singular to rounding. ``p`` as for :func:`forward_error_bound`,
+    derivatives up to the second and cost as for :func:`cond`; NaN for NaN, 0 for infinite entries. Raises
+    ``ValueError`` for shapes other than ``(..., n, n)`` with n >= 1, or another p. Source: Higham 2002, ch. 1.6 and 7.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.digits_left(jnp.diag(jnp.array([1.0, 1e-3]))).round(1)
     Array(3.9, dtype=float32)
     """
     x = _checks.square(a, "digits_left")
+    _refuse_unknown_order("digits_left", p)
     refuse_empty(x, "digits_left")
     return over_batch(_digits_left, x, p=p, eps=float(jnp.finfo(x.dtype).eps))
 
@@ -253,7 +254,7 @@ def _digits_left(a: Array, p: Any, eps: float) -> Array:
 
 
 def _refuse_unknown_order(function: str, p: Any) -> None:
-    if not isinstance(p, str | numbers.Real | None) or p not in _CONSISTENT:
+    if isinstance(p, bool) or not isinstance(p, str | numbers.Real | None) or p not in _CONSISTENT:
         raise ValueError(f"{function}: p must be None, 1, 2, inf, 'fro' or 'nuc', got {p!r}")
 
 

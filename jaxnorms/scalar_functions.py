@@ -2,11 +2,12 @@
 
 A function is called as ``f(x, largest, *params)``: ``largest`` is the largest magnitude of the spectrum that x is
 from, which decides what counts as zero. ``f.derivative()`` is its derivative in x, ``f.rate()`` that in the
-parameters, called as ``f.rate()(x, largest, *params, *rates)``. All are static: hashed by what they are made of.
+parameters, called as ``f.rate()(x, largest, *params, *rates)``; ``f.without_cusp()`` is what f is differentiated as: 0
+near a zero at which its derivative is infinite. All are static: hashed by what they are made of.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import jax
@@ -18,6 +19,7 @@ class Function(Protocol):
     def __call__(self, x: Array, largest: Array, *params: Array) -> Array: ...
     def derivative(self) -> "Function": ...
     def rate(self) -> "Function": ...
+    def without_cusp(self) -> "Function": ...
 
 
 class ByJax:
@@ -32,6 +34,9 @@ class ByJax:
     def rate(self) -> Function:
         return _Rate(self)
 
+    def without_cusp(self) -> Function:
+        return self
+
 
 @dataclass(frozen=True)
 class _Slope(ByJax):
@@ -42,7 +47,7 @@ class _Slope(ByJax):
 
 
 @dataclass(frozen=True)
-class _Rate:
+class _Rate(ByJax):
     f: Function
 
     def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
@@ -52,8 +57,8 @@ class _Rate:
     def derivative(self) -> Function:
         return _Rate(self.f.derivative())
 
-    def rate(self) -> Function:
-        return _Rate(self)
+    def without_cusp(self) -> Function:
+        return _Rate(self.f.without_cusp())
 
 
 @dataclass(frozen=True)
@@ -71,26 +76,33 @@ class Plain(ByJax):
 
 
 @dataclass(frozen=True)
-class Reflected:
-    """The odd or even extension of f from ``x >= 0``. What shall be odd and is not 0 at 0 (``anchor``: of which f is
-    f itself or a derivative) is taken for 0, with derivative 0, up to ``tol * largest``."""
+class Reflected(ByJax):
+    """The odd or even extension of f from ``x >= 0``; f itself, or a derivative of the ``anchor``.
+
+    Up to ``tol * largest`` it is 0 where the anchor is not 0 at 0, and so has no odd extension that is continuous;
+    ``cusps`` (as if they were jumps): also where the derivative of the anchor is infinite there.
+    """
 
     f: Function
     anchor: Function
     tol: float
     odd: bool = True
+    cusps: bool = False
 
     def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
         size, zero = jnp.abs(x), jnp.zeros((), x.dtype)
-        masked = (size <= self.tol * largest) & (self.anchor(zero, largest, *params) != 0)
+        broken = self.anchor(zero, largest, *params) != 0
+        if self.cusps:
+            broken |= ~jnp.isfinite(self.anchor.derivative()(zero, largest, *params))
+        masked = broken & (size <= self.tol * largest)
         y = self.f(jnp.where(masked, 1, size), largest, *params)
         return jnp.where(masked, 0, jnp.sign(x) * y if self.odd else y)
 
     def derivative(self) -> Function:
-        return Reflected(self.f.derivative(), self.anchor, self.tol, not self.odd)
+        return replace(self, f=self.f.derivative(), odd=not self.odd)
 
-    def rate(self) -> Function:
-        return _Rate(self)
+    def without_cusp(self) -> Function:
+        return replace(self, cusps=True)
 
 
 def odd(f: Function, tol: float) -> Function:
@@ -99,12 +111,15 @@ def odd(f: Function, tol: float) -> Function:
 
 
 # Divided differences: quotients where values are far apart, means of a derivative by Gauss's rules where they are
-# close. The difference of two rules bounds the error of the better one, the rounding of f that of the quotient, with
-# which the mean must agree; the smaller bound decides. So nothing need be known of the scale on which f varies, and
-# what has a kink in between is a quotient. At a tie a derivative that is not finite is left out.
+# close. The difference of two rules bounds the error of the better one, the rounding of f that of the quotient; the
+# smaller bound decides, so that nothing need be known of the scale on which f varies. The mean must also agree with the
+# quotient, to the rounding of f and of what it is made of, so that what jumps or has a kink in between is a quotient.
+# Within the rounding of the eigenvalues themselves no quotient can be trusted. At a tie a derivative that is not
+# finite is left out.
 
 _TWO, _THREE = 3**-0.5, 0.6**0.5
 _ULPS = 16  # of f, and of the divided differences that those of second order are made of
+_NOISE = 32  # eps of the largest eigenvalue: three times what is measured between two that are tied
 
 
 def first(f: Function, x: Array, y: Array, largest: Array, *params: Array) -> Array:
@@ -119,7 +134,7 @@ def first(f: Function, x: Array, y: Array, largest: Array, *params: Array) -> Ar
     two = (slope(-_TWO) + slope(_TWO)) / 2
     three = (5 * slope(-_THREE) + 8 * slope(0) + 5 * slope(_THREE)) / 18
     left, right = f(x, largest, *params), f(y, largest, *params)
-    return _better(left - right, jnp.abs(left) + jnp.abs(right), gap, three, jnp.abs(three - two))
+    return _better(left - right, jnp.abs(left) + jnp.abs(right), gap, three, jnp.abs(three - two), largest)
 
 
 def second(
@@ -139,14 +154,16 @@ def second(
     ddf = f.derivative().derivative()
     one = bend(1 / 3, 1 / 3, 1 / 3)
     three = (bend(2 / 3, 1 / 6, 1 / 6) + bend(1 / 6, 2 / 3, 1 / 6) + bend(1 / 6, 1 / 6, 2 / 3)) / 3
-    return _better(left - right, jnp.abs(left) + jnp.abs(right), gap, three / 2, jnp.abs(three - one) / 2)
+    return _better(left - right, jnp.abs(left) + jnp.abs(right), gap, three / 2, jnp.abs(three - one) / 2, largest)
 
 
-def _better(numerator: Array, size: Array, gap: Array, mean: Array, error: Array) -> Array:
-    tied = gap == 0
+def _better(numerator: Array, size: Array, gap: Array, mean: Array, error: Array, largest: Array) -> Array:
+    eps, tied = jnp.finfo(gap.dtype).eps, gap == 0
     distance = jnp.where(tied, 1, gap)
-    quotient = numerator / distance
-    rounding = jnp.finfo(gap.dtype).eps * size / jnp.abs(distance)
-    smooth = (error <= rounding) & (jnp.abs(mean - quotient) <= _ULPS * rounding)
+    quotient, slope = numerator / distance, jnp.abs(mean)
+    rounding = eps * size / jnp.abs(distance)
+    noise = eps * slope * largest / jnp.abs(distance)
+    smooth = (error <= rounding) & (jnp.abs(mean - quotient) <= _ULPS * (rounding + noise))
+    smooth |= (jnp.abs(gap) <= _NOISE * eps * largest) & (error <= eps**0.5 * slope)
     limit = jnp.where(jnp.isfinite(mean), mean, 0)
     return jnp.where(tied | smooth, limit, quotient)

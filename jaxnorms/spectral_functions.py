@@ -1,7 +1,7 @@
 """Functions of a matrix through its spectrum, with derivatives that never touch the phase or basis of its vectors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,8 +14,8 @@ from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
 from jaxnorms._scaling import exponent, scale
 from jaxnorms.decompositions import tie_tolerance
-from jaxnorms.matrix_functions import HERMITIAN, SINGULAR, Decomposed, Kind
 from jaxnorms.scalar_functions import ByJax, Function, Plain
+from jaxnorms.spectrum_kinds import HERMITIAN, SINGULAR, Decomposed, Kind
 
 Elementwise = Callable[..., Array]
 
@@ -91,9 +91,10 @@ def spectral_function(
     * ``df(x, *params)``: the derivative of f in x; by JAX if not given.
 
     Twice differentiable in ``a`` and ``params``, in every mode, at repeated values too, by divided differences, for
-    which f must have so many derivatives; terms that are infinite at a tie are left out. Those of first order are
-    accurate to about ``eps`` for a smooth f, of second order to about ``eps**(2/3)``, relative to the size of f' and
-    f'' in between. A third derivative in ``a`` raises ``ValueError``; in ``params`` there is no limit. NaN or
+    which f must have so many derivatives; terms that are infinite at a tie, or at zero singular values, are left out.
+    Those of first order are accurate to about ``eps`` for a smooth f, of second order to about ``eps**(2/3)``, relative
+    to the size of f' and f'' in between, if f itself is as accurate as ``f(x) + eps max|x| f'(x)``. A kink or jump of f
+    at an eigenvalue is decided by its rounding. A third derivative, mixed ones included, raises ``ValueError``. NaN or
     infinite entries give NaN. Raises ``ValueError`` for shapes other than stated, for an f that returns another shape
     or complex numbers, or closes over a traced value, ``TypeError`` for complex ``params``. Cost: one decomposition,
     4 products for a derivative, about 12 for a second one (50 for singular values), and n^2 evaluations of f and its
@@ -147,14 +148,18 @@ def _function(f: Any, df: Any, x: Array, params: tuple[ArrayLike, ...]) -> tuple
 
 @dataclass(frozen=True)
 class _Root(ByJax):
-    """Of what is above rounding; NaN where clearly negative."""
+    """NaN where clearly negative."""
 
     tol: float
+    cusp: bool = True
 
     def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
         least = self.tol * largest
-        positive = x > least
+        positive = x > (0 if self.cusp else least)
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.where(x >= -least, 0, jnp.nan))
+
+    def without_cusp(self) -> Function:
+        return replace(self, cusp=False)
 
 
 @dataclass(frozen=True)
@@ -191,9 +196,9 @@ class _Regularized(ByJax):
 def matrix_sqrt(a: ArrayLike) -> Array:
     """The square root ``V diag(w^(1/2)) V^H`` of positive semidefinite ``(..., n, n)`` matrices.
 
-    Of the Hermitian part. Eigenvalues within rounding of 0, about ``8 eps n^(1/4) max |w|``, count as 0; a more
-    negative one gives a NaN matrix. At singular matrices the infinite terms of the derivative, those between two zero
-    eigenvalues, are left out. Derivatives, errors and cost: :func:`spectral_function`.
+    Of the Hermitian part. An eigenvalue below 0 by rounding, about ``8 eps n^(1/4) max |w|``, counts as 0; a more
+    negative one gives a NaN matrix. At singular matrices the infinite terms of the derivative, those between two
+    eigenvalues that are 0 to that rounding, are left out. Derivatives, errors and cost: :func:`spectral_function`.
     Source: Higham 2008, ch. 6.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
@@ -223,7 +228,8 @@ def matrix_log(a: ArrayLike) -> Array:
 def matrix_exp(a: ArrayLike) -> Array:
     """The exponential ``V diag(exp w) V^H`` of Hermitian ``(..., n, n)`` matrices.
 
-    Of the Hermitian part; ``jax.scipy.linalg.expm`` takes any matrix. Derivatives, errors and cost:
+    Of the Hermitian part; ``jax.scipy.linalg.expm`` takes any matrix. Where ``exp(max w)`` is out of range, all entries
+    may be infinite or NaN: subtract a multiple of the identity first. Derivatives, errors and cost:
     :func:`spectral_function`. Source: Higham 2008, ch. 10.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
@@ -256,9 +262,10 @@ def regularized_inverse(a: ArrayLike, lam: ArrayLike, *, hermitian: bool = False
 def pinv(a: ArrayLike, rtol: float | None = None) -> Array:
     """The pseudoinverse ``V diag(1/s) U^H`` of ``(..., m, n)`` matrices, ``(..., n, m)``.
 
-    Singular values up to ``rtol * s_1`` count as 0, static, ``max(m, n) eps`` by default. Differentiable twice at
-    fixed rank: directions that raise the rank, in which the pseudoinverse is not continuous, are left out. NaN,
-    errors and cost as for :func:`spectral_function`. Source: Golub and Pereyra 1973 (the derivative).
+    Singular values up to ``rtol * s_1`` count as 0; static, ``max(m, n) eps`` of the type of a by default.
+    Differentiable twice at fixed rank: directions that raise the rank, in which the pseudoinverse is not continuous,
+    are left out. NaN, errors and cost as for :func:`spectral_function`. Source: Golub and Pereyra 1973 (the
+    derivative).
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.pinv(jnp.array([[2.0, 0.0], [0.0, 0.0]]))
@@ -267,7 +274,7 @@ def pinv(a: ArrayLike, rtol: float | None = None) -> Array:
     """
     x = _checks.matrix(a, "pinv")
     if rtol is None:
-        rtol = max(1, *x.shape[-2:]) * float(jnp.finfo(_checks.working_dtype(x.dtype)).eps)
+        rtol = max(1, *x.shape[-2:]) * float(jnp.finfo(x.dtype).eps)
     return over_batch(_inverse, x, kind=SINGULAR, function=_Reciprocal(_checks.order(rtol, "rtol", 0.0)))
 
 

@@ -14,7 +14,8 @@ from jaxnorms._batching import over_batch
 from jaxnorms._mesh import replicated
 from jaxnorms._rules.inverses import guarded, steepest
 from jaxnorms._scaling import exponent, magnitude, scale
-from jaxnorms.conditioning import ends, quotient, refuse_empty, where_finite
+from jaxnorms.conditioning import ends, ratio_or_inf, refuse_empty, where_finite
+from jaxnorms.decompositions import matmul
 from jaxnorms.operators import LinearOperator, checked, in_working_precision, scaled
 from jaxnorms.spectral_functions import regularized_inverse
 
@@ -55,7 +56,7 @@ def _tikhonov_cond(a: Array, lam: Array) -> Array:
     first, last = ends(jnp.where(ok, scale(a, -e), 0))
     lam = scale(scale(lam, -e), -e)
     top, bottom = jnp.square(first) + lam, lam + (jnp.square(last) if a.shape[0] >= a.shape[1] else 0)
-    value = guarded(quotient, bottom * steepest(lam.dtype) > top, top, bottom)
+    value = guarded(ratio_or_inf, bottom * steepest(lam.dtype) > top, top, bottom)
     return jnp.where(valid, where_finite(ok, value, a), jnp.nan)
 
 
@@ -69,8 +70,9 @@ def tikhonov_solve(a: ArrayLike | LinearOperator, b: ArrayLike, lam: ArrayLike, 
     Of a :class:`LinearOperator`, with ``b`` of shape ``(m,)`` or ``(m, k)`` and a scalar ``lam``, by conjugate
     gradients on the normal equations, until their residual is ``tol`` times the right-hand side (default
     ``eps**(2/3)``): products only, at most 10 n of each kind. It is differentiated, implicitly, in the operator's
-    parameters, ``b`` and ``lam``. **Badly conditioned operators** converge slowly, or not: the condition number that
-    counts is :func:`tikhonov_cond`.
+    parameters, ``b`` and ``lam``. **Badly conditioned operators** converge slowly, and the relative error of the
+    result is up to ``tol`` times :func:`tikhonov_cond`: with ``lam = 0`` that is the square of the condition number,
+    and in single precision little is left at 1e3.
 
     Raises ``ValueError`` for shapes that do not fit and for ``tol`` with an array. Cost: one SVD, or two products a
     step. Source: Hansen 1998; Hestenes and Stiefel 1952.
@@ -91,11 +93,18 @@ def tikhonov_solve(a: ArrayLike | LinearOperator, b: ArrayLike, lam: ArrayLike, 
         raise ValueError(f"tikhonov_solve: b must have shape {rows} or {(*rows, 'k')}, got shape {right.shape}")
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.promote_types(x.dtype, right.dtype)
-    wide = _checks.working_dtype(dtype)
-    y = regularized_inverse(x.astype(wide), lam)
-    right = right.astype(wide)
-    product = jnp.matmul(y, right[..., None] if single else right, precision=jax.lax.Precision.HIGHEST)
-    return (product[..., 0] if single else product).astype(dtype)
+    columns = right[..., None] if single else right
+    along = (_checks.number(lam, "lam", x), columns.astype(_checks.working_dtype(dtype)))
+    solution = over_batch(_solve, x.astype(dtype), along=along)
+    return solution[..., 0] if single else solution
+
+
+def _solve(a: Array, lam: Array, b: Array) -> Array:
+    """With the larger one of a and ``lam^(1/2)`` scaled to about 1: derivatives take the square of the inverse."""
+    ok, largest, e = magnitude(a)
+    e = _common_exponent(e, largest > 0, lam)
+    y = regularized_inverse(jnp.where(ok, scale(a, -e), jnp.nan), scale(scale(lam, -e), -e))
+    return scale(matmul(y, b), -e)
 
 
 def _solve_by_products(op: LinearOperator, b: Array, lam: ArrayLike, tol: float | None) -> Array:

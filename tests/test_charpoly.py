@@ -194,3 +194,10 @@ def test_inside_shard_map():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"charpoly: a must have shape \(\.\.\., n, n\), got shape \(2, 3\)"):
         jn.charpoly(jnp.ones((2, 3)))
+
+
+def test_gradient_of_many_rows_stays_in_range():
+    """Entries of size 1/64: of the coefficients none is out of range, but of the powers of 64 a most are."""
+    a = jnp.asarray(np.random.default_rng(0).choice([-1, 1], (60, 60)) / 64, REAL)
+    g = jax.grad(lambda a: jn.charpoly(a)[2])(a)
+    np.testing.assert_allclose(g, np.trace(a) * np.eye(60) - np.asarray(a).T, atol=tolerance(REAL))

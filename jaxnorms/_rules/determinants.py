@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._mesh import like
-from jaxnorms._rules.ends import last_derivative
-from jaxnorms._scaling import prepare
+from jaxnorms._rules.ends import inner, last_derivative
+from jaxnorms._scaling import exponent, prepare, scale
 from jaxnorms.decompositions import cofactors, hessenberg, matmul
 
 
@@ -63,6 +63,9 @@ def _(primals, tangents):
     if not a.size:
         return value, jnp.zeros_like(value)
     x, ok, _, power = prepare(a)
+    # With entries of size 1 the powers in B_k would leave the range: eigenvalues are of the size of ||a||_F / n^(1/2).
+    more = exponent(jnp.sqrt(inner(x, x) / a.shape[0]))
+    x, power = scale(x, -more), power + more
     one = jnp.where(ok, jnp.eye(a.shape[0], dtype=a.dtype), jnp.nan)
 
     def step(b: Array, c: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from jax import Array
 from jaxnorms._rules.ends import last_derivative
 from jaxnorms._rules.triplets import average
 from jaxnorms._scaling import max_abs, prepare, scale
-from jaxnorms.decompositions import lapack, matmul, tie_tolerance
+from jaxnorms.decompositions import hermitian_part, lapack, matmul, tie_tolerance
 
 
 @jax.custom_jvp
@@ -21,8 +21,10 @@ def eigenvalues(a: Array) -> Array:
 def _(primals, tangents):
     (a,), (e,) = primals, tangents
     w, v, ok = _values(a)
-    slopes = average(jnp.sum((v.conj() * matmul(_part(e), v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool))
-    return jax.lax.stop_gradient(w), slopes * jnp.where(ok, 1.0, jnp.nan)
+    slopes = average(
+        jnp.sum((v.conj() * matmul(hermitian_part(e), v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool)
+    )
+    return w, slopes * jnp.where(ok, 1.0, jnp.nan)
 
 
 def _values(a: Array) -> tuple[Array, Array, Array]:
@@ -34,22 +36,18 @@ def _values(a: Array) -> tuple[Array, Array, Array]:
 @jax.custom_jvp
 def _pairs(a: Array) -> tuple[Array, Array]:
     """Of a scaled to about 1."""
-    return lapack.eigh(_part(prepare(a)[0]))
+    return lapack.eigh(hermitian_part(prepare(a)[0]))
 
 
 @_pairs.defjvp
 def _(primals, tangents):
     w, v = _pairs(*primals)
     ((a,), (w, v)), (e,) = last_derivative((primals, (w, v))), tangents
-    m = matmul(matmul(v.conj().T, _part(scale(e, -prepare(a)[3]))), v)
+    m = matmul(matmul(v.conj().T, hermitian_part(scale(e, -prepare(a)[3]))), v)
     tied = _tied(w)
     off = jnp.where(tied > 0, 0, 1 / jnp.where(tied > 0, 1, w[None, :] - w[:, None]))
     slopes = average(jnp.diagonal(m).real, tied, jnp.zeros(w.shape, bool))
     return (w, v), (slopes, matmul(v, off.astype(m.dtype) * m))
-
-
-def _part(a: Array) -> Array:
-    return (a + a.conj().T) / 2
 
 
 def _tied(w: Array) -> Array:

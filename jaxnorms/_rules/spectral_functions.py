@@ -1,6 +1,6 @@
 """Spectral functions, differentiable twice in the matrix and as often as wanted in the parameters.
 
-A *kind* of spectrum (``jaxnorms.matrix_functions``) offers the image F(a), its derivative F'(a)[e] and the second one,
+A *kind* of spectrum (``jaxnorms.spectrum_kinds``) offers the image F(a), its derivative F'(a)[e] and the second one,
 for a function f of x and of parameters p. The decomposition is found once and is a constant:
 
     d F(f; a, p) = F'(f; a, p)[da] + sum_j dp_j F(df/dp_j; a, p)                                            (1)

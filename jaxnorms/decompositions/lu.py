@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._scaling import max_abs
 from jaxnorms.decompositions import lapack
 from jaxnorms.decompositions.products import matmul
 
 
 class LU(NamedTuple):
-    """``A[order] = L U``, both factors in ``lu``; the identity there where a pivot is 0, and A is ``singular``."""
+    """``A[order] = L U``, both factors in ``lu``. A is ``singular`` where a pivot is 0, replaced by rounding there."""
 
     lu: Array
     order: Array
@@ -21,9 +22,10 @@ class LU(NamedTuple):
 def factored(a: Array) -> LU:
     """With partial pivoting."""
     lu, _, order = lapack.lu(a)
-    singular = jnp.any(jnp.diagonal(lu) == 0)
-    eye = jnp.eye(a.shape[0], dtype=a.dtype)
-    return LU(jnp.where(singular, eye, lu), order, singular)
+    pivots = jnp.diagonal(lu)
+    zero, largest = pivots == 0, max_abs(pivots)
+    least = jnp.where(largest > 0, float(jnp.finfo(largest.dtype).eps) * largest, 1)
+    return LU(lu + jnp.diag(jnp.where(zero, least, 0).astype(a.dtype)), order, jnp.any(zero))
 
 
 def solve(f: LU, b: Array) -> Array:

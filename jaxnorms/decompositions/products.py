@@ -16,6 +16,10 @@ def matmul(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
+def hermitian_part(a: Array) -> Array:
+    return (a + a.conj().T) / 2
+
+
 def summed(x: Array, y: Array) -> Array:
     """``x @ y`` as a sum, which a CPU does faster for many matrices of up to SUMMED_TO rows and columns."""
     return jnp.sum(x[:, :, None] * y[None, :, :], axis=1)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._scaling import max_abs, prepare, scale
-from jaxnorms.decompositions import lapack, matmul, singular_values, thin_svd, tie_tolerance
+from jaxnorms.decompositions import hermitian_part, lapack, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.scalar_functions import Function, first, odd, second
 from jaxnorms.spectral_methods import poison, turned
 
@@ -47,10 +47,6 @@ class Kind(Protocol):
     def second_change(self, f: Function, d: Decomposed, e: Array, h: Array, *params: Array) -> Array: ...
 
 
-def hermitian_part(a: Array) -> Array:
-    return (a + a.conj().T) / 2
-
-
 @dataclass(frozen=True)
 class Hermitian:
     """Eigenvalues of the Hermitian part, ascending."""
@@ -68,12 +64,13 @@ class Hermitian:
         return poison(d.ok, hermitian_part(matmul(d.left * y[None, :], d.right)))
 
     def change(self, f: Function, d: Decomposed, e: Array, *params: Array) -> Array:
-        w, m = d.values, self._turned(d, e)
+        f, w, m = f.without_cusp(), d.values, self._turned(d, e)
         core = first(f, w[:, None], w[None, :], d.largest, *params).astype(m.dtype) * m
         return poison(d.ok, matmul(matmul(d.left, core), d.right))
 
     def second_change(self, f: Function, d: Decomposed, e: Array, h: Array, *params: Array) -> Array:
-        core = _second_core(f, d.values, d.largest, self._turned(d, e), self._turned(d, h), *params)
+        m, n = self._turned(d, e), self._turned(d, h)
+        core = _second_core(f.without_cusp(), d.values, d.largest, m, n, *params)
         return poison(d.ok, matmul(matmul(d.left, core), d.right))
 
     def _turned(self, d: Decomposed, e: Array) -> Array:
@@ -98,7 +95,7 @@ class Singular:
         return poison(d.ok, matmul(d.left * y[None, :], d.right))
 
     def change(self, f: Function, d: Decomposed, e: Array, *params: Array) -> Array:
-        f, s = self._odd(f, d), d.values
+        f, s = self._odd(f, d).without_cusp(), d.values
         minus = first(f, s[:, None], s[None, :], d.largest, *params).astype(e.dtype)
         plus = first(f, s[:, None], -s[None, :], d.largest, *params).astype(e.dtype)
         along = first(f, s, jnp.zeros_like(s), d.largest, *params).astype(e.dtype)
@@ -114,7 +111,7 @@ class Singular:
         if e.shape[0] < e.shape[1]:
             flipped = d._replace(left=d.right.conj().T, right=d.left.conj().T)
             return self.second_change(f, flipped, e.conj().T, h.conj().T, *params).conj().T
-        f, n, v = self._odd(f, d), d.values.shape[0], d.right.conj().T
+        f, n, v = self._odd(f, d).without_cusp(), d.values.shape[0], d.right.conj().T
 
         def both(e: Array) -> tuple[Array, Array]:
             """M between the eigenvectors, and what leads from them to the others."""
