@@ -7,5 +7,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
 # The doctests print float32 results; what precision does not touch runs in double precision alone.
-ONCE = ("arguments", "comparison", "operator_arguments", "projection_oracles", "transformations", "user_gauge")
+ONCE = (
+    "arguments",
+    "comparison",
+    "convolution",
+    "operator_arguments",
+    "perturbation",
+    "phonons",
+    "projection_oracles",
+    "tikhonov",
+    "transformations",
+    "user_gauge",
+)
 collect_ignore_glob = ["jaxnorms/*"] if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]

@@ -104,7 +104,8 @@ def _solve(a: Array, lam: Array, b: Array) -> Array:
     ok, largest, e = magnitude(a)
     e = _common_exponent(e, largest > 0, lam)
     y = regularized_inverse(jnp.where(ok, scale(a, -e), jnp.nan), scale(scale(lam, -e), -e))
-    return scale(matmul(y, b), -e)
+    # Scaled, a small negative number would be zero.
+    return jnp.where(lam >= 0, scale(matmul(y, b), -e), jnp.nan)
 
 
 def _solve_by_products(op: LinearOperator, b: Array, lam: ArrayLike, tol: float | None) -> Array:
