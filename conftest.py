@@ -1,6 +1,7 @@
 """Settings of the whole suite. JAX_ENABLE_X64 chooses the working precision: run it with 0 and 1."""
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,3 +21,10 @@ ONCE = (
     "user_gauge",
 )
 collect_ignore_glob = ["jaxnorms/*"] if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_module():
+    """Every compiled program holds about ten memory maps, of which a process may have 65530: the suite has more."""
+    yield
+    jax.clear_caches()
