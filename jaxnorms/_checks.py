@@ -54,6 +54,16 @@ def square(x: ArrayLike, function: str, name: str = "a") -> Array:
     return a
 
 
+def scalar(value: ArrayLike, name: str, function: str) -> Array:
+    """A real number, which may be traced."""
+    number = as_inexact(value, name)
+    if jnp.iscomplexobj(number):
+        raise TypeError(f"{function}: {name} must be real, got dtype {number.dtype}")
+    if number.ndim:
+        raise ValueError(f"{function}: {name} must be a number, got shape {number.shape}")
+    return number
+
+
 def number(value: ArrayLike, name: str, x: Array) -> Array:
     """A real number for each matrix of ``x``, in its working precision."""
     number, batch = as_inexact(value, name), x.shape[:-2]

@@ -45,5 +45,9 @@ def _automatic(f: Callable[..., Any], mesh: AbstractMesh, out: PartitionSpec) ->
 
 
 def like(a: Array, g: Array) -> Array:
-    """``g``, spread over the devices as ``a`` is."""
+    """``g``, spread over the devices as ``a`` is.
+
+    Two matrices of one shape in one program that lie differently may come out alike: JAX lowers a jitted function once
+    for both, and this request with it.
+    """
     return shard_alike(a, g)[1] if on_mesh(a) else g

@@ -6,6 +6,7 @@ parameters, called as ``f.rate()(x, largest, *params, *rates)``; ``f.without_cus
 near a zero at which its derivative is infinite. All are static: hashed by what they are made of.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -22,11 +23,11 @@ class Function(Protocol):
     def without_cusp(self) -> "Function": ...
 
 
-class ByJax:
+class ByJax(ABC):
     """Derivatives by JAX."""
 
-    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array: ...
 
     def derivative(self) -> Function:
         return _Slope(self)

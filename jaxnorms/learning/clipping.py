@@ -12,8 +12,8 @@ from jaxnorms._batching import over_batch
 from jaxnorms._scaling import exponent, max_abs, prepare, quotient, scale
 from jaxnorms.drop_in import vector_norm
 from jaxnorms.geometry import project
-from jaxnorms.learning.leaves import Where, as_matrices, count_axes, is_matrix, path_of, selector
-from jaxnorms.norm_objects import Norm, as_norm
+from jaxnorms.learning.leaves import ByPath, Ord, Stack, Where, inexact, replaced, stacks
+from jaxnorms.norm_objects import Norm
 
 
 def clip_by_global_norm(tree: Any, max_norm: ArrayLike) -> Any:
@@ -31,8 +31,8 @@ def clip_by_global_norm(tree: Any, max_norm: ArrayLike) -> Any:
     Array([3., 4.], dtype=float32)
     """
     leaves, structure = jax.tree.flatten(tree)
-    counted = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    most = _number(max_norm, "clip_by_global_norm")
+    counted = [i for i, leaf in enumerate(leaves) if inexact(leaf)]
+    most = _checks.scalar(max_norm, "max_norm", "clip_by_global_norm")
     if not counted:
         return tree
     arrays = [jnp.asarray(leaves[i]) for i in counted]
@@ -62,8 +62,8 @@ def _clipped(arrays: list[Array], most: Array) -> list[Array]:
 
 def clip_by_norm(
     tree: Any,
-    max_norm: ArrayLike,
-    ord: Norm | str,
+    max_norm: ByPath[ArrayLike],
+    ord: Ord,
     *,
     by: Literal["scaling", "projection"] = "scaling",
     where: Where = None,
@@ -73,10 +73,10 @@ def clip_by_norm(
     ball ``ord(W) <= max_norm``, with ``by="projection"`` (:func:`project`).
 
     Scaling keeps the direction, projection what is below the bound: of a spectral norm the small singular values.
-    Matrices, kernels, ``batch_axes`` and ``where`` as for :func:`penalty`; all other leaves are passed through.
-    ``max_norm >= 0`` (NaN below), a real number, may be traced. Nothing overflows or vanishes on the way; a matrix
-    within the ball is returned bit for bit by scaling, and one with a NaN or infinite entry becomes NaN, that one
-    alone. Differentiable in both. Cost: that of the norm, or of the projection.
+    Matrices, kernels, ``batch_axes`` and ``where``, and ``ord`` and ``max_norm`` by path, are as for :func:`penalty`;
+    all other leaves are passed through. ``max_norm >= 0`` (NaN below), real, may be traced. Nothing overflows or
+    vanishes on the way; a matrix within the ball is returned bit for bit by scaling, and one with a NaN or infinite
+    entry becomes NaN, that one alone. Differentiable in both. Cost: that of the norm, or of the projection.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> gradients = {"w": jnp.diag(jnp.array([8.0, 1.0])), "b": 100 * jnp.ones(2)}
@@ -89,19 +89,14 @@ def clip_by_norm(
     """
     if by not in ("scaling", "projection"):
         raise ValueError(f"clip_by_norm: by must be 'scaling' or 'projection', got {by!r}")
-    norm, most = as_norm(ord), _number(max_norm, "clip_by_norm")
-    chosen, batch_axes = selector(where, "clip_by_norm"), count_axes(batch_axes, "clip_by_norm")
 
-    def one(keys: Any, leaf: Any) -> Any:
-        if not is_matrix(leaf, batch_axes) or not chosen(path_of(keys), leaf):
-            return leaf
-        x = as_matrices(jnp.asarray(leaf), batch_axes)
+    def one(stack: Stack) -> Array:
+        x, most = stack.matrices, stack.each(max_norm, "max_norm", "clip_by_norm")
         if by == "projection":
-            return project(x, most, norm).reshape(leaf.shape)
-        along = (_checks.number(most, "max_norm", x),)
-        return over_batch(_scaled, x, along=along, matrices=True, norm=norm).reshape(leaf.shape)
+            return project(x, most, stack.norm)
+        return over_batch(_scaled, x, along=(most,), matrices=True, norm=stack.norm)
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return replaced(tree, [(stack, one(stack)) for stack in stacks(tree, ord, where, batch_axes, "clip_by_norm")])
 
 
 def _scaled(a: Array, most: Array, norm: Norm) -> Array:
@@ -110,12 +105,3 @@ def _scaled(a: Array, most: Array, norm: Norm) -> Array:
     outside = size > scale(most, -e)
     clipped = x * quotient(most, jnp.where(outside, size, 1)).astype(x.dtype)
     return jnp.where(ok & (most >= 0), jnp.where(outside, clipped, a), jnp.nan)
-
-
-def _number(value: ArrayLike, function: str) -> Array:
-    number = _checks.as_inexact(value, "max_norm")
-    if jnp.iscomplexobj(number):
-        raise TypeError(f"{function}: max_norm must be real, got dtype {number.dtype}")
-    if number.ndim:
-        raise ValueError(f"{function}: max_norm must be a number, got shape {number.shape}")
-    return number

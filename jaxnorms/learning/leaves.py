@@ -1,16 +1,109 @@
-"""Which leaves of a pytree are matrices, and what belongs to the path of each."""
+"""The matrices among the leaves of a pytree: which they are, what belongs to the path of each, and stacks of them."""
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms import _checks
+from jaxnorms._mesh import like
+from jaxnorms.norm_objects import Norm, as_norm
+
 T = TypeVar("T")
 
 Where = Callable[[str, Array], bool] | str | None
+ByPath = T | Mapping[str, T]
+Ord = ByPath[Norm | str | None]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Matrices of one norm, shape and type, ``(m, n)`` if it is one and ``(count, m, n)`` else; and the leaves that
+    they are from: number, path, and how many matrices."""
+
+    norm: Norm
+    matrices: Array
+    leaves: tuple[tuple[int, str, int], ...]
+
+    def each(self, choice: ByPath[Any], name: str, function: str) -> Array:
+        """The real number that is chosen for the path of each matrix: ``()`` or ``(count,)``."""
+        number_of = by_path(choice, name, function)
+        numbers = []
+        for _, path, count in self.leaves:
+            value = number_of(path)
+            if value is None:
+                raise ValueError(f"{function}: {name} must have a pattern for the path {path!r}")
+            number = _checks.scalar(value, name, function).astype(self.real)
+            numbers.append(jnp.broadcast_to(number, count))
+        return jnp.concatenate(numbers).reshape(self.matrices.shape[:-2])
+
+    @property
+    def real(self) -> Any:
+        """The type of a norm of these matrices, of 32 bits at least."""
+        return jnp.finfo(_checks.working_dtype(self.matrices.dtype)).dtype
+
+
+def stacks(tree: Any, ord: Ord, where: Where, batch_axes: int, function: str, *, columns: bool = False) -> list[Stack]:
+    """The chosen matrices of a pytree, those of one norm, shape and type together.
+
+    Kernels ``(..., spatial, in, out)`` are matrices of ``spatial * in`` rows and ``out`` columns. Leaves with fewer
+    axes are ``columns``, or are left out. Matrices on a mesh stay by themselves, each sharded as it is.
+    """
+    groups: dict[Any, list[tuple[int, str, Array]]] = defaultdict(list)
+    for i, path, norm, leaf in chosen(tree, ord, where, batch_axes, function, columns):
+        x = jnp.asarray(leaf)
+        last = x.shape[-1] if x.ndim >= batch_axes + 2 else 1
+        x = x.reshape(*x.shape[:batch_axes], -1, last)
+        alone = i if jax.typeof(x).sharding.mesh.size > 1 else None
+        groups[norm, x.shape[-2:], x.dtype, alone].append((i, path, x))
+    return [_stacked(norm, members) for (norm, *_), members in groups.items()]
+
+
+def chosen(
+    tree: Any, ord: Ord, where: Where, batch_axes: int, function: str, columns: bool
+) -> Iterator[tuple[int, str, Norm, Any]]:
+    """Number, path, norm and leaf of each."""
+    if isinstance(batch_axes, bool) or not isinstance(batch_axes, int):
+        raise TypeError(f"{function}: batch_axes must be an integer, got {batch_axes!r}")
+    if batch_axes < 0:
+        raise ValueError(f"{function}: batch_axes must be at least 0, got {batch_axes}")
+    selected, norm_of = selector(where, function), by_path(ord, "ord", function)
+    for i, (keys, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
+        path = path_of(keys)
+        norm, fits = norm_of(path), columns or jnp.ndim(leaf) >= batch_axes + 2
+        if norm is not None and fits and inexact(leaf) and selected(path, leaf):
+            yield i, path, as_norm(norm), leaf
+
+
+def _stacked(norm: Norm, members: list[tuple[int, str, Array]]) -> Stack:
+    leaves = tuple((i, path, math.prod(x.shape[:-2])) for i, path, x in members)
+    first = members[0][2]
+    if len(members) == 1 and first.ndim == 2:
+        return Stack(norm, first, leaves)
+    return Stack(norm, jnp.concatenate([x.reshape(-1, *x.shape[-2:]) for _, _, x in members]), leaves)
+
+
+def replaced(tree: Any, results: Iterable[tuple[Stack, Array]]) -> Any:
+    """The tree with new matrices in the places of those of the stacks, spread over a mesh like these; all other leaves
+    as they are."""
+    leaves, structure = jax.tree.flatten(tree)
+    for stack, new in results:
+        end = 0
+        for i, _, count in stack.leaves:
+            piece = new if new.ndim == 2 else new[end : end + count]
+            leaves[i], end = like(leaves[i], piece.reshape(jnp.shape(leaves[i]))), end + count
+    return jax.tree.unflatten(structure, leaves)
+
+
+def inexact(leaf: Any) -> bool:
+    """Whether a leaf is floating or complex."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def path_of(keys: Any) -> str:
@@ -30,7 +123,7 @@ def selector(where: Where, function: str) -> Callable[[str, Array], bool]:
     raise TypeError(f"{function}: where must be None, a regular expression or a function, got {where!r}")
 
 
-def by_path(choice: T | Mapping[str, T], name: str, function: str) -> Callable[[str], T | None]:
+def by_path(choice: ByPath[T], name: str, function: str) -> Callable[[str], T | None]:
     """``choice`` itself for every path, or that of the first pattern found in the path; None where there is none."""
     if not isinstance(choice, Mapping):
         return lambda path: choice
@@ -49,20 +142,3 @@ def _compiled(pattern: Any, name: str, function: str) -> re.Pattern:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{function}: {name} must hold regular expressions, got {pattern!r}: {error}") from error
-
-
-def is_matrix(leaf: Any, batch_axes: int) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and jnp.ndim(leaf) >= batch_axes + 2
-
-
-def as_matrices(leaf: Array, batch_axes: int) -> Array:
-    """Kernels ``(..., spatial, in, out)`` as matrices of ``spatial * in`` rows and ``out`` columns."""
-    return leaf.reshape(*leaf.shape[:batch_axes], -1, leaf.shape[-1])
-
-
-def count_axes(batch_axes: Any, function: str) -> int:
-    if isinstance(batch_axes, bool) or not isinstance(batch_axes, int):
-        raise TypeError(f"{function}: batch_axes must be an integer, got {batch_axes!r}")
-    if batch_axes < 0:
-        raise ValueError(f"{function}: batch_axes must be at least 0, got {batch_axes}")
-    return batch_axes
