@@ -1,4 +1,4 @@
-"""Penalties, clipping and spectral normalisation of the leaves of a pytree."""
+"""Penalties and clipping of the leaves of a pytree."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import COMPLEX, DTYPES, REAL, gaussian, prescribed, tolerance
+from matrices import COMPLEX, DTYPES, REAL, gaussian, tolerance
 
 import jaxnorms as jn
 
@@ -139,74 +139,8 @@ def test_clipping_each_matrix(ord, dtype):
         np.testing.assert_allclose(norm(np.asarray(huge) / REAL.type(size)), 0.1, rtol=tolerance(REAL, 500))
 
 
-@dtypes
-def test_spectral_normalisation(dtype):
-    w = jnp.asarray(prescribed(np.array([3.0, 1.0, 0.5]), (6, 3), dtype))
-    state = jn.init_spectral_norm(jax.random.key(0), w)
-    sigma, state = jax.jit(partial(jn.estimate_spectral_norm, n_steps=40))(w, state)
-    np.testing.assert_allclose(sigma, 3, rtol=tolerance(REAL))
-    assert state.residual < tolerance(REAL)
-    normalised, _ = jn.spectral_normalize(w, state)
-    np.testing.assert_allclose(jnp.linalg.svd(normalised)[1][0], 1, rtol=tolerance(REAL))
-    # Converged, its derivative is that of w / ||w||.
-    e = jnp.asarray(gaussian(w.shape, dtype, 1))
-    warm = jax.jvp(lambda w: jn.spectral_normalize(w, state)[0], (w,), (e,))[1]
-    exact = jax.jvp(lambda w: w / jn.spectral_norm(w).astype(dtype), (w,), (e,))[1]
-    np.testing.assert_allclose(warm, exact, atol=tolerance(REAL, 500))
-    np.testing.assert_allclose(jn.spectral_normalize(w, state, n_steps=None)[0], w / 3, atol=tolerance(REAL))
-    for size in (BIG, 1 / BIG):
-        np.testing.assert_allclose(jn.spectral_normalize(w * size, state)[0], normalised, atol=tolerance(REAL))
-
-
-def test_a_block_converges_where_one_vector_does_not():
-    w = jnp.asarray(prescribed(np.array([1.0, 0.999, 0.998, 0.2, 0.1]), (8, 5), REAL))
-    errors = []
-    for block in (1, 3):
-        state = jn.init_spectral_norm(jax.random.key(1), w, block=block)
-        _, state = jn.estimate_spectral_norm(w, state, n_steps=12)
-        errors.append(float(state.residual))
-    assert errors[1] < 1e-5 < errors[0]
-
-
-@pytest.mark.parametrize("n_steps", [0, 1, 3, None])
-def test_normalisation_of_what_has_no_norm(n_steps):
-    w = jnp.asarray(gaussian((4, 3), REAL))
-    state = jn.init_spectral_norm(jax.random.key(0), w)
-    normalised, kept = jn.spectral_normalize(jnp.zeros_like(w), state, n_steps=n_steps)
-    np.testing.assert_array_equal(normalised, 0)
-    assert all(np.all(np.isfinite(x)) for x in (kept.u, kept.v))
-    bad, kept = jn.spectral_normalize(w.at[0, 0].set(jnp.nan), state, n_steps=n_steps)
-    assert np.all(np.isnan(bad))
-    np.testing.assert_array_equal(kept.u, state.u)
-    half, _ = jn.spectral_normalize(w.astype(jnp.bfloat16), state, n_steps=n_steps)
-    assert half.dtype == jnp.bfloat16
-
-
-def test_normalisation_through_training():
-    """Warm from step to step, the norm stays 1, and nothing compiles anew."""
-    x, y = (jnp.asarray(gaussian((64, n), REAL, n)) for n in (6, 4))
-    w = jnp.asarray(gaussian((6, 4), REAL))
-    state = jn.init_spectral_norm(jax.random.key(0), w)
-
-    @jax.jit
-    def step(w, state):
-        def loss(w):
-            normalised, new = jn.spectral_normalize(w, state)
-            return jnp.mean((x @ normalised - y) ** 2), new
-
-        g, state = jax.grad(loss, has_aux=True)(w)
-        return w - REAL.type(0.05) * g, state
-
-    for _ in range(200):
-        w, state = step(w, state)
-    sizes = jn.spectral_norm(jn.spectral_normalize(w, state)[0])
-    np.testing.assert_allclose(sizes, 1, atol=1e-3)
-    assert step._cache_size() == 1
-
-
 def test_what_is_refused():
     w = jnp.ones((3, 2))
-    state = jn.init_spectral_norm(jax.random.key(0), w)
     with pytest.raises(ValueError, match="weight must have a pattern for the path 'w'"):
         jn.penalty({"w": w}, "nuc", {"b": 1.0})
     with pytest.raises(ValueError, match="must be a norm object or one of"):
@@ -227,13 +161,3 @@ def test_what_is_refused():
         jn.clip_by_norm(w, COMPLEX.type(1), "nuc")
     with pytest.raises(ValueError, match="by must be 'scaling' or 'projection'"):
         jn.clip_by_norm(w, 1.0, "nuc", by="rescaling")
-    with pytest.raises(ValueError, match="state must have u and v of shapes"):
-        jn.spectral_normalize(jnp.ones((4, 2)), state)
-    with pytest.raises(TypeError, match="state must be a SpectralNormState"):
-        jn.estimate_spectral_norm(w, (1, 2, 3))
-    with pytest.raises(ValueError, match="n_steps must be None or an integer"):
-        jn.estimate_spectral_norm(w, state, n_steps=-1)
-    with pytest.raises(ValueError, match="block must be between 1 and"):
-        jn.init_spectral_norm(jax.random.key(0), w, block=3)
-    with pytest.raises(ValueError, match="w must have shape"):
-        jn.init_spectral_norm(jax.random.key(0), jnp.ones(3))

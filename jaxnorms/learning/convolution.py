@@ -1,7 +1,6 @@
 """Spectral norms of convolutions, not of reshaped kernels."""
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks
 from jaxnorms._scaling import magnitude, scale
+from jaxnorms.learning.convolution_operator import convolution_operator
 from jaxnorms.norms import frobenius_norm, spectral_norm
 
 # Samples per axis of a zero-padded convolution, for each entry of the kernel: the bound is then 1 % above the supremum.
@@ -52,19 +52,19 @@ def conv_spectral_norm(
     >>> jn.conv_spectral_norm(jnp.ones((3, 3, 1, 1)), (16, 16)).round(4)
     Array(9., dtype=float32)
     """
-    x = _hwio(_checks.as_inexact(kernel, "kernel"), dimension_numbers)
-    dims = x.ndim - 2
-    shape = _numbers(input_shape, "input_shape", dims)
-    steps = _numbers((strides,) * dims if isinstance(strides, int) else strides, "strides", dims)
-    if 0 in x.shape:
-        raise ValueError(f"conv_spectral_norm: kernel must not be empty, got shape {x.shape}")
+    given = _checks.as_inexact(kernel, "kernel")
+    convolution = convolution_operator(
+        given,
+        "conv_spectral_norm",
+        input_shape=input_shape,
+        strides=strides,
+        padding=padding,
+        dimension_numbers=dimension_numbers,
+    )
     if gram_steps is not None and (isinstance(gram_steps, bool) or not isinstance(gram_steps, int) or gram_steps < 0):
         raise ValueError(f"conv_spectral_norm: gram_steps must be None or an integer >= 0, got {gram_steps!r}")
-    circular = padding == "circular"
-    if not circular:
-        _refuse_padding(padding, dims)
-    elif any(n % s for n, s in zip(shape, steps, strict=True)):
-        raise ValueError(f"conv_spectral_norm: strides {steps} must divide input_shape {shape} for circular padding")
+    x, shape, steps = convolution.hwio(given), convolution.shape, convolution.strides
+    circular, dims = convolution.padding == "circular", len(convolution.shape)
     dtype = x.dtype
     x = x.astype(_checks.working_dtype(dtype))
     ok, _, e = magnitude(x)
@@ -80,47 +80,6 @@ def conv_spectral_norm(
         degrees = (math.pi * (k - 1) / n for k, n in zip(phases.shape[:dims], grid, strict=True))
         value = value / math.sqrt(math.prod(map(math.cos, degrees)))
     return jnp.where(ok, value, frobenius_norm(jnp.where(ok, 0, x.reshape(-1, 1)))).astype(jnp.finfo(dtype).dtype)
-
-
-def _hwio(kernel: Array, dimension_numbers: Any) -> Array:
-    if kernel.ndim < 3:
-        raise ValueError(f"conv_spectral_norm: kernel must have shape (..., in, out), got shape {kernel.shape}")
-    if dimension_numbers is None:
-        return kernel
-    layout = dimension_numbers
-    if isinstance(layout, tuple | list) and len(layout) == 3:
-        layout = layout[1]
-    if not isinstance(layout, str) or len(layout) != kernel.ndim or layout.count("I") != 1 or layout.count("O") != 1:
-        raise ValueError(
-            "conv_spectral_norm: dimension_numbers must be a layout of the kernel such as 'HWIO', with one letter for "
-            f"each of its {kernel.ndim} axes, or three layouts, got {dimension_numbers!r}"
-        )
-    spatial = [i for i, letter in enumerate(layout) if letter not in "IO"]
-    return jnp.transpose(kernel, (*spatial, layout.index("I"), layout.index("O")))
-
-
-def _numbers(given: Any, name: str, dims: int) -> tuple[int, ...]:
-    try:
-        numbers = tuple(operator.index(n) for n in given)
-    except TypeError as error:
-        raise TypeError(f"conv_spectral_norm: {name} must be integers, got {given!r}") from error
-    if len(numbers) != dims or min(numbers, default=1) < 1:
-        raise ValueError(
-            f"conv_spectral_norm: {name} must be {dims} positive integers, one for each spatial axis, got {given!r}"
-        )
-    return numbers
-
-
-def _refuse_padding(padding: Any, dims: int) -> None:
-    if isinstance(padding, str):
-        good = padding in ("SAME", "VALID")
-    else:
-        good = isinstance(padding, Sequence) and len(padding) == dims and all(len(p) == 2 for p in padding)
-    if not good:
-        raise ValueError(
-            f"conv_spectral_norm: padding must be 'circular', 'SAME', 'VALID' or {dims} pairs of widths, "
-            f"got {padding!r}"
-        )
 
 
 def _phases(kernel: Array, strides: tuple[int, ...]) -> Array:

@@ -1,6 +1,8 @@
 """Spectral normalisation with an explicit state, warm from step to step."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,19 @@ from jax.typing import ArrayLike
 from jaxnorms import _checks, _rules
 from jaxnorms._scaling import prepare, scale
 from jaxnorms.decompositions import matmul, thin_svd
+from jaxnorms.learning.convolution import conv_spectral_norm
+from jaxnorms.learning.convolution_operator import Convolution, convolution_operator, kernel_order
 from jaxnorms.norms import spectral_norm
+from jaxnorms.options import refuse_unknown
+
+# Steps whose vectors are kept, for the best of all their combinations.
+_DEPTH = 4
 
 
 class SpectralNormState(NamedTuple):
-    """Estimates of the leading singular vectors of an m x n matrix, ``u`` (m, k) and ``v`` (n, k), and the
-    ``residual`` ``||W^H u - sigma v|| / sigma`` of the first pair at the last estimate; inf before it.
+    """Estimates of the leading singular vectors of an m x n operator, ``u`` (m, k) and ``v`` (n, k), and the
+    ``residual`` ``||W^H u - sigma v|| / sigma`` of the first pair at the last estimate; inf before it. Those of a
+    convolution are images, channels last, flattened: ``u`` of its outputs, ``v`` of its inputs.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> jn.init_spectral_norm(jax.random.key(0), jnp.ones((4, 3))).residual
@@ -27,80 +36,152 @@ class SpectralNormState(NamedTuple):
     residual: Array
 
 
-def init_spectral_norm(key: Array, w: ArrayLike, *, block: int = 1) -> SpectralNormState:
-    """A random start for the spectral norm of ``w``: an ``(m, n)`` matrix, or a kernel ``(..., in, out)`` as a matrix.
+def init_spectral_norm(
+    key: Array, w: ArrayLike, *, block: int = 1, **convolution: Unpack[Convolution]
+) -> SpectralNormState:
+    """A random start for the spectral norm of ``w``: an ``(m, n)`` matrix, a kernel ``(..., in, out)`` as a matrix, or,
+    with ``input_shape``, the convolution with that kernel, whose rows are outputs and columns inputs.
 
     ``block``: how many vectors are iterated, at most min(m, n). More of them converge faster where leading singular
-    values are close: like ``(s_{block+1} / s_1)^2`` per step, not ``(s_2 / s_1)^2``. Stacks of layers: ``jax.vmap``.
-    Raises ``ValueError`` for fewer than two axes, an empty matrix, another block.
+    values are close: at least like ``(s_{block+1} / s_1)^2`` per step, not ``(s_2 / s_1)^2``. ``convolution``: the
+    keywords of :class:`jaxnorms.learning.convolution_operator.Convolution`, the same in every call that follows.
+    Stacks of layers: ``jax.vmap``.
+
+    Raises ``ValueError`` for fewer than two axes, an empty ``w``, another block, arguments of a convolution that do
+    not fit, strides or padding without ``input_shape``.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> jn.init_spectral_norm(jax.random.key(0), jnp.ones((3, 3, 8, 16)), block=2).u.shape
     (72, 2)
+    >>> jn.init_spectral_norm(jax.random.key(0), jnp.ones((3, 3, 8, 16)), input_shape=(10, 10)).u.shape
+    (1600, 1)
     """
-    x = _matrix(w, "init_spectral_norm")
-    block = _checks.count(block, "block", min(x.shape))
-    u, _, vh = thin_svd(jax.random.normal(key, (x.shape[0], block), x.dtype))
-    v, _, _ = thin_svd(matmul(x.conj().T, matmul(u, vh)))
+    x, act = _operator(w, convolution, "init_spectral_norm")
+    m, n = act.shape
+    block = _checks.count(block, "block", min(m, n))
+    a, _, _, _ = prepare(x)
+    u, _, vh = thin_svd(jax.random.normal(key, (m, block), x.dtype))
+    v, _, _ = thin_svd(_adjoint(partial(act.forward, a), n, matmul(u, vh)))
     return SpectralNormState(u, v, jnp.full((), jnp.inf, jnp.finfo(x.dtype).dtype))
 
 
 def estimate_spectral_norm(
-    w: ArrayLike, state: SpectralNormState, *, n_steps: int | None = 1
+    w: ArrayLike, state: SpectralNormState, *, n_steps: int | None = 1, **convolution: Unpack[Convolution]
 ) -> tuple[Array, SpectralNormState]:
     """``(sigma, state)`` with ``sigma = Re u^H W v <= ||W||_2`` after ``n_steps`` of power iteration from ``state``.
 
-    Each step is two products with ``w``, ``v <- W^H u`` and ``u <- W v``, orthonormalised; with a block of vectors the
-    leading Ritz pair is the first one. The derivative is ``u v^H``, with u and v constant (Miyato et al. 2018): that
-    of the spectral norm once they have converged, of which ``state.residual`` tells. ``n_steps=None``: the exact norm
-    and its subgradient of minimum norm, by :func:`spectral_norm`, with the state unchanged.
+    Each step is two products with the operator W of :func:`init_spectral_norm` and the block of vectors, ``W^H u`` and
+    ``W v``; of a convolution (with ``input_shape``) they are convolutions of ``block`` images, and sigma is its own
+    norm with these strides and borders, zeros included. One step is that of power iteration (Miyato et al. 2018);
+    several are block Krylov, the best combination of the vectors of up to four of them (Musco and Musco 2015). The
+    derivative is ``u v^H``, with u and v constant, of a convolution the derivative of ``Re <u, conv(w, v)>``: that of
+    the spectral norm once they have converged, of which ``state.residual`` tells.
+
+    One vector and one step a training step are enough where the leading singular value is apart. Training a
+    discriminator brings those of a convolution together: of two 3 x 3 convolutions of 8 x 8 images, trained by Adam at
+    2e-4, sigma was at times low by 8e-2 with ``n_steps=1, block=1``, by 1e-2 with ``n_steps=2, block=8``, and never
+    by 1e-3 with ``n_steps=4, block=8``.
+
+    ``n_steps=None``, with the state unchanged: the exact norm and its subgradient of minimum norm, by
+    :func:`spectral_norm`, or by :func:`conv_spectral_norm`, which is exact for circular padding and an upper bound for
+    zeros.
 
     ``w`` is as for :func:`init_spectral_norm` and is never changed; real or complex, of any size and floating type
-    (16-bit types are computed in float32). A zero matrix gives 0. Non-finite ones give NaN, and leave ``state`` as it
-    was. Raises ``ValueError`` for a state of another shape or negative ``n_steps``.
+    (16-bit types are computed in float32). Zeros give 0. Non-finite ones give NaN. Both leave u and v as they were.
+    Raises ``ValueError`` as that function, and for a state of another shape or negative ``n_steps``.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> w = jnp.diag(jnp.array([3.0, 1.0]))
     >>> sigma, state = jn.estimate_spectral_norm(w, jn.init_spectral_norm(jax.random.key(0), w), n_steps=8)
     >>> sigma, bool(state.residual < 1e-6)
     (Array(3., dtype=float32), True)
+    >>> kernel, layer = jnp.ones((3, 3, 1, 1)), {"input_shape": (16, 16), "padding": "SAME"}
+    >>> state = jn.init_spectral_norm(jax.random.key(0), kernel, **layer)
+    >>> jn.estimate_spectral_norm(kernel, state, n_steps=20, **layer)[0].round(2)  # (1 + 2 cos(pi / 17))^2
+    Array(8.8, dtype=float32)
     """
     given = _checks.as_inexact(w, "w")
-    sigma, _, e, state = _estimated(given, state, n_steps, "estimate_spectral_norm")
+    sigma, _, e, state = _estimated(given, state, n_steps, convolution, "estimate_spectral_norm")
     return scale(sigma, e).astype(jnp.finfo(given.dtype).dtype), state
 
 
 def spectral_normalize(
-    w: ArrayLike, state: SpectralNormState, *, n_steps: int | None = 1
+    w: ArrayLike, state: SpectralNormState, *, n_steps: int | None = 1, **convolution: Unpack[Convolution]
 ) -> tuple[Array, SpectralNormState]:
     """``(W / sigma, state)`` with sigma of :func:`estimate_spectral_norm`: of spectral norm 1, once that converged.
 
+    With ``input_shape`` that is the norm of the convolution with the result, which maps images of this size; without
+    it, that of the kernel reshaped to a matrix, which may be several times smaller than that of the convolution.
+    ``n_steps=None`` makes it 1 at once; for zero padding at most 1.
+
     The derivative includes that of sigma, with u and v constant. ``w`` itself is not changed, zeros stay zeros, and
     nothing overflows or vanishes on the way. Pass ``state`` on from step to step, outside of what is differentiated;
-    use ``n_steps=0`` at evaluation. Shapes, errors and bad input as for :func:`estimate_spectral_norm`. Of a kernel it
-    is the norm of the reshaped matrix: a convolution divided by its own norm is ``kernel / conv_spectral_norm(kernel,
-    ...)``.
+    use ``n_steps=0`` at evaluation. Shapes, keywords, errors and bad input as for :func:`estimate_spectral_norm`.
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> w = jnp.diag(jnp.array([4.0, 2.0]))
     >>> jn.spectral_normalize(w, jn.init_spectral_norm(jax.random.key(0), w), n_steps=None)[0]
     Array([[1. , 0. ],
            [0. , 0.5]], dtype=float32)
+    >>> kernel, layer = jnp.ones((3, 3, 1, 1)), {"input_shape": (16, 16)}
+    >>> state = jn.init_spectral_norm(jax.random.key(0), kernel, **layer)
+    >>> kernel, state = jn.spectral_normalize(kernel, state, n_steps=50, **layer)
+    >>> jn.conv_spectral_norm(kernel, **layer).round(4)
+    Array(1., dtype=float32)
     """
     given = _checks.as_inexact(w, "w")
-    sigma, x, _, state = _estimated(given, state, n_steps, "spectral_normalize")
+    sigma, x, _, state = _estimated(given, state, n_steps, convolution, "spectral_normalize")
     y = x / jnp.where(sigma > 0, sigma, 1).astype(x.dtype)
-    return jnp.where(jnp.isnan(sigma), jnp.nan, y).reshape(given.shape).astype(given.dtype), state
+    return jnp.where(jnp.isnan(sigma), jnp.nan, y).astype(given.dtype), state
+
+
+class _Operator(NamedTuple):
+    """What a kernel, or a matrix, acts as: its ``shape``, its products with columns, its exact norm."""
+
+    shape: tuple[int, int]
+    forward: Callable[[Array, Array], Array]
+    norm: Callable[[Array], Array]
+
+
+def _operator(w: ArrayLike, options: Convolution, function: str) -> tuple[Array, _Operator]:
+    """``w`` in working precision, and what it acts as."""
+    refuse_unknown(options, function, Convolution)
+    given = _checks.matrix(w, function, "w")
+    if 0 in given.shape:
+        raise ValueError(f"{function}: w must not be empty, got shape {given.shape}")
+    x = given.astype(_checks.working_dtype(given.dtype))
+    if "input_shape" in options:
+        convolution = convolution_operator(x, function, **options)
+        n = convolution.columns(x)
+        out = jax.eval_shape(convolution.forward, x, jax.ShapeDtypeStruct((n, 1), x.dtype))
+        if not out.size:
+            raise ValueError(f"{function}: input_shape {convolution.shape} is too small for the kernel {given.shape}")
+        return x, _Operator((out.size, n), convolution.forward, lambda a: conv_spectral_norm(a, **options))
+    if alone := [name for name in options if name in ("strides", "padding")]:
+        raise ValueError(f"{function}: {alone[0]} needs input_shape, the spatial shape of the input")
+    layout = options.get("dimension_numbers")
+    order = tuple(range(x.ndim)) if layout is None else kernel_order(x, layout, function)
+    n = x.shape[order[-1]]
+
+    def matrix(a: Array) -> Array:
+        return jnp.transpose(a, order).reshape(-1, n)
+
+    return x, _Operator((x.size // n, n), lambda a, v: matmul(matrix(a), v), lambda a: spectral_norm(matrix(a)))
+
+
+def _adjoint(forward: Callable[[Array], Array], n: int, u: Array) -> Array:
+    v = jax.ShapeDtypeStruct((n, u.shape[1]), u.dtype)
+    return jax.linear_transpose(forward, v)(u.conj())[0].conj()
 
 
 def _estimated(
-    w: ArrayLike, state: SpectralNormState, n_steps: int | None, function: str
+    w: Array, state: SpectralNormState, n_steps: int | None, options: Convolution, function: str
 ) -> tuple[Array, Array, Array, SpectralNormState]:
-    """Sigma of ``W 2^-e``, that matrix, e, and the new state."""
-    x = _matrix(w, function)
+    """Sigma of ``w 2^-e``, that array, e, and the new state."""
+    x, act = _operator(w, options, function)
     if not isinstance(state, SpectralNormState):
         raise TypeError(f"{function}: state must be a SpectralNormState, got {type(state).__name__}")
-    shapes = [(n, state.u.shape[-1]) for n in x.shape]
+    shapes = [(n, state.u.shape[-1]) for n in act.shape]
     if [state.u.shape, state.v.shape] != shapes:
         raise ValueError(
             f"{function}: state must have u and v of shapes {shapes}, got {state.u.shape}, {state.v.shape}"
@@ -109,33 +190,37 @@ def _estimated(
         raise TypeError(f"{function}: state must be complex if w is, got dtypes {state.u.dtype} and {x.dtype}")
     if n_steps is not None and (isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 0):
         raise ValueError(f"{function}: n_steps must be None or an integer >= 0, got {n_steps!r}")
-    a, ok, _, e = prepare(x)
+    a, ok, largest, e = prepare(x)
     if n_steps is None:
-        sigma = spectral_norm(a)
+        sigma = act.norm(a)
     else:
         start = state.u.astype(a.dtype), state.v.astype(a.dtype)
-        u, v, residual = _rules.constant(lambda a, u, v: _iterated(a, u, v, n_steps), a, *start)
-        sigma = jnp.sum((u[:, 0].conj() * matmul(a, v[:, :1])[:, 0]).real)
-        new = (jnp.where(ok, x.astype(y.dtype), y) for x, y in zip((u, v, residual), state, strict=True))
-        state = SpectralNormState(*new)
+        u, v, residual = _rules.constant(lambda a, u, v: _iterated(partial(act.forward, a), u, v, n_steps), a, *start)
+        sigma = _rules.inner(u[:, :1], act.forward(a, v[:, :1]))
+        # Zeros have no direction: any later matrix starts from where the last one was.
+        taken = zip((u, v, residual), state, (ok & (largest > 0),) * 2 + (ok,), strict=True)
+        state = SpectralNormState(*(jnp.where(yes, new.astype(old.dtype), old) for new, old, yes in taken))
     return jnp.where(ok, sigma, jnp.nan), a, e, state
 
 
-def _iterated(a: Array, u: Array, v: Array, n_steps: int) -> tuple[Array, Array, Array]:
-    def step(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        v = thin_svd(matmul(a.conj().T, pair[0]))[0]
-        u, _values, qh = thin_svd(matmul(a, v))
-        return u, matmul(v, qh.conj().T)
+def _iterated(forward: Callable[[Array], Array], u: Array, v: Array, n_steps: int) -> tuple[Array, Array, Array]:
+    back = partial(_adjoint, forward, len(v))
 
-    u, v = jax.lax.fori_loop(0, n_steps, step, (u, v))
-    back = matmul(a.conj().T, u[:, :1])
-    sigma = jnp.sum((back.conj() * v[:, :1]).real)
-    gap = jnp.linalg.norm(back - sigma.astype(a.dtype) * v[:, :1])
+    def ritz(depth: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        """The leading pairs in the space of ``W^H u, (W^H W) W^H u, ...``, of ``depth`` blocks."""
+        k = pair[0].shape[1]
+        blocks = [thin_svd(back(pair[0]))[0]]
+        for _ in range(depth - 1):
+            blocks.append(thin_svd(back(forward(blocks[-1])))[0])
+        q = thin_svd(jnp.concatenate(blocks, axis=1))[0] if depth > 1 else blocks[0]
+        u, _, wh = thin_svd(forward(q))
+        return u[:, :k], matmul(q, wh[:k].conj().T)
+
+    rounds, rest = divmod(n_steps, _DEPTH)
+    u, v = jax.lax.fori_loop(0, rounds, lambda _, pair: ritz(_DEPTH, pair), (u, v))
+    if rest:
+        u, v = ritz(rest, (u, v))
+    gradient = back(u[:, :1])
+    sigma = _rules.inner(v[:, :1], gradient)
+    gap = jnp.linalg.norm(gradient - sigma.astype(gradient.dtype) * v[:, :1])
     return u, v, jnp.where(sigma > 0, gap / jnp.where(sigma > 0, sigma, 1), 0)
-
-
-def _matrix(w: ArrayLike, function: str) -> Array:
-    x = _checks.matrix(w, function, "w")
-    if 0 in x.shape:
-        raise ValueError(f"{function}: w must not be empty, got shape {x.shape}")
-    return x.reshape(-1, x.shape[-1]).astype(_checks.working_dtype(x.dtype))

@@ -1,0 +1,356 @@
+"""Spectral normalisation, of matrices and of convolutions, against dense operators and in the training of GANs."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matrices import COMPLEX, DTYPES, REAL, gaussian, prescribed, tolerance
+
+import jaxnorms as jn
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+BIG = float(jnp.finfo(REAL).max) ** 0.9
+
+
+@dtypes
+def test_spectral_normalisation(dtype):
+    w = jnp.asarray(prescribed(np.array([3.0, 1.0, 0.5]), (6, 3), dtype))
+    state = jn.init_spectral_norm(jax.random.key(0), w)
+    sigma, state = jax.jit(partial(jn.estimate_spectral_norm, n_steps=40))(w, state)
+    np.testing.assert_allclose(sigma, 3, rtol=tolerance(REAL))
+    assert state.residual < tolerance(REAL)
+    normalised, _ = jn.spectral_normalize(w, state)
+    np.testing.assert_allclose(jnp.linalg.svd(normalised)[1][0], 1, rtol=tolerance(REAL))
+    # Converged, its derivative is that of w / ||w||.
+    e = jnp.asarray(gaussian(w.shape, dtype, 1))
+    warm = jax.jvp(lambda w: jn.spectral_normalize(w, state)[0], (w,), (e,))[1]
+    exact = jax.jvp(lambda w: w / jn.spectral_norm(w).astype(dtype), (w,), (e,))[1]
+    np.testing.assert_allclose(warm, exact, atol=tolerance(REAL, 500))
+    np.testing.assert_allclose(jn.spectral_normalize(w, state, n_steps=None)[0], w / 3, atol=tolerance(REAL))
+    for size in (BIG, 1 / BIG):
+        np.testing.assert_allclose(jn.spectral_normalize(w * size, state)[0], normalised, atol=tolerance(REAL))
+
+
+def test_a_block_converges_where_one_vector_does_not():
+    w = jnp.asarray(prescribed(np.array([1.0, 0.999, 0.998, 0.2, 0.1]), (8, 5), REAL))
+    errors = []
+    for block in (1, 3):
+        state = jn.init_spectral_norm(jax.random.key(1), w, block=block)
+        _, state = jn.estimate_spectral_norm(w, state, n_steps=3)
+        errors.append(float(state.residual))
+    assert errors[1] < 1e-5 < errors[0]
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 3, None])
+def test_normalisation_of_what_has_no_norm(n_steps):
+    w = jnp.asarray(gaussian((4, 3), REAL))
+    state = jn.init_spectral_norm(jax.random.key(0), w)
+    normalised, kept = jn.spectral_normalize(jnp.zeros_like(w), state, n_steps=n_steps)
+    np.testing.assert_array_equal(normalised, 0)
+    assert all(np.all(np.isfinite(x)) for x in (kept.u, kept.v))
+    bad, kept = jn.spectral_normalize(w.at[0, 0].set(jnp.nan), state, n_steps=n_steps)
+    assert np.all(np.isnan(bad))
+    np.testing.assert_array_equal(kept.u, state.u)
+    half, _ = jn.spectral_normalize(w.astype(jnp.bfloat16), state, n_steps=n_steps)
+    assert half.dtype == jnp.bfloat16
+
+
+def test_normalisation_through_training():
+    """Warm from step to step, the norm stays 1, and nothing compiles anew."""
+    x, y = (jnp.asarray(gaussian((64, n), REAL, n)) for n in (6, 4))
+    w = jnp.asarray(gaussian((6, 4), REAL))
+    state = jn.init_spectral_norm(jax.random.key(0), w)
+
+    @jax.jit
+    def step(w, state):
+        def loss(w):
+            normalised, new = jn.spectral_normalize(w, state)
+            return jnp.mean((x @ normalised - y) ** 2), new
+
+        g, state = jax.grad(loss, has_aux=True)(w)
+        return w - REAL.type(0.05) * g, state
+
+    for _ in range(200):
+        w, state = step(w, state)
+    sizes = jn.spectral_norm(jn.spectral_normalize(w, state)[0])
+    np.testing.assert_allclose(sizes, 1, atol=1e-3)
+    assert step._cache_size() == 1
+
+
+# Convolutions.
+
+
+def dense(kernel, input_shape, strides=1, padding="circular"):
+    """The matrix of the convolution with an HWIO kernel, from outputs to rows of inputs, in double precision."""
+    dims, taps, channels = len(input_shape), kernel.shape[:-2], kernel.shape[-2]
+    steps = (strides,) * dims if isinstance(strides, int) else strides
+    if padding == "SAME":
+        ends = [max(-(-n // s) * s - s + k - n, 0) for n, s, k in zip(input_shape, steps, taps, strict=True)]
+        padding = [(total // 2, total - total // 2) for total in ends]
+    widths = (
+        {"circular": [(0, k - 1) for k in taps], "VALID": [(0, 0)] * dims}[padding]
+        if isinstance(padding, str)
+        else padding
+    )
+    inputs = np.eye(np.prod(input_shape) * channels).reshape(-1, *input_shape, channels)
+    x = np.pad(inputs, [(0, 0), *widths, (0, 0)], mode="wrap" if padding == "circular" else "constant")
+    sizes = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:-1], taps, steps, strict=True)]
+    out = 0
+    for tap in np.ndindex(*taps):
+        window = tuple(slice(t, t + s * n, s) for t, s, n in zip(tap, steps, sizes, strict=True))
+        image = x[(slice(None), *window)]
+        out = out + image[:, *(slice(n) for n in sizes)] @ np.asarray(kernel[tap], np.complex128)
+    return out.reshape(len(inputs), -1).T
+
+
+def true_norm(*args, **layer):
+    return np.linalg.norm(dense(*args, **layer), 2)
+
+
+@pytest.mark.parametrize(
+    ("taps", "layer", "dtype", "layout"),
+    [
+        ((3,), {"input_shape": (8,)}, REAL, None),
+        ((4,), {"input_shape": (8,), "strides": 2, "padding": "circular"}, COMPLEX, "OIH"),
+        ((3,), {"input_shape": (9,), "strides": 2, "padding": "SAME"}, REAL, None),
+        ((3, 3), {"input_shape": (4, 5), "padding": "SAME"}, COMPLEX, None),
+        ((3, 3), {"input_shape": (6, 6), "strides": 2, "padding": "SAME"}, REAL, "OIHW"),
+        ((3, 2), {"input_shape": (5, 5), "padding": "VALID"}, COMPLEX, "OIHW"),
+        ((3, 3), {"input_shape": (5, 6), "strides": (2, 1), "padding": [(2, 0), (1, 3)]}, REAL, None),
+        ((3, 5), {"input_shape": (4, 4), "strides": (1, 2)}, REAL, ("NCHW", "OIHW", "NCHW")),
+    ],
+    ids=str,
+)
+def test_of_a_convolution_is_that_of_the_dense_operator(taps, layer, dtype, layout):
+    """Values and, converged, derivatives ``u^H conv(e_i, v)``, against the SVD of the operator."""
+    kernel = gaussian((*taps, 3, 2), dtype, len(taps))
+    u, s, vh = np.linalg.svd(dense(kernel, **layer))
+    units = np.eye(kernel.size).reshape(-1, *kernel.shape)
+    gradient = np.array([u[:, 0].conj() @ dense(unit, **layer) @ vh[0].conj() for unit in units])
+    axes = range(kernel.ndim) if layout is None else (kernel.ndim - 1, kernel.ndim - 2, *range(len(taps)))
+    w = jnp.asarray(np.transpose(kernel, axes))
+    state = jn.init_spectral_norm(jax.random.key(0), w, block=4, dimension_numbers=layout, **layer)
+
+    @jax.jit
+    def everything(w, state):
+        def f(w):
+            return jn.estimate_spectral_norm(w, state, n_steps=150, dimension_numbers=layout, **layer)
+
+        (value, new), g = jax.value_and_grad(f, has_aux=True)(w)
+        return value, new, g, jn.spectral_normalize(w, new, n_steps=0, dimension_numbers=layout, **layer)[0]
+
+    value, state, g, normalised = everything(w, state)
+    np.testing.assert_allclose(value, s[0], rtol=tolerance(REAL))
+    assert state.residual < max(tolerance(REAL), 1e-6)
+    np.testing.assert_allclose(normalised, w / s[0].astype(dtype), atol=tolerance(REAL))
+    expected = np.transpose(gradient.reshape(kernel.shape), axes)
+    np.testing.assert_allclose(g, expected if dtype == COMPLEX else expected.real, atol=max(tolerance(REAL, 200), 1e-6))
+
+
+LAYER = {"input_shape": (6, 6), "padding": "SAME"}
+
+
+@pytest.mark.parametrize("n_steps", [1, None])
+def test_of_extreme_kernels(n_steps):
+    kernel = jnp.asarray(gaussian((3, 3, 2, 3), REAL))
+    state = jn.init_spectral_norm(jax.random.key(0), kernel, **LAYER)
+    both = jax.jit(lambda w: jn.spectral_normalize(w, state, n_steps=n_steps, **LAYER))
+    normalised, _ = both(kernel)
+    assert true_norm(normalised, **LAYER) <= (1 + tolerance(REAL) if n_steps is None else 2)
+    for size in (BIG, 1 / BIG):
+        np.testing.assert_allclose(both(kernel * REAL.type(size))[0], normalised, atol=tolerance(REAL))
+    for bad in (0 * kernel, kernel.at[0, 0, 0, 0].set(jnp.nan), kernel.at[0, 0, 0, 0].set(-jnp.inf)):
+        image, kept = both(bad)
+        np.testing.assert_array_equal(image, 0 if jnp.all(bad == 0) else jnp.nan)
+        np.testing.assert_array_equal(kept.u, state.u)
+        np.testing.assert_array_equal(kept.v, state.v)
+    half = kernel.astype(jnp.bfloat16)
+    image, kept = jn.spectral_normalize(half, state, n_steps=n_steps, **LAYER)
+    assert (image.dtype, kept.u.dtype) == (jnp.bfloat16, REAL)
+    np.testing.assert_allclose(image.astype(REAL), both(half.astype(REAL))[0], rtol=2**-7)
+
+
+def test_circular_normalisation_is_exact():
+    kernel = jnp.asarray(gaussian((3, 3, 2, 3), REAL))
+    state = jn.init_spectral_norm(jax.random.key(0), kernel, input_shape=(6, 6))
+    exact, same = jn.spectral_normalize(kernel, state, n_steps=None, input_shape=(6, 6))
+    np.testing.assert_allclose(true_norm(exact, (6, 6)), 1, rtol=tolerance(REAL))
+    assert same is state
+
+
+def test_of_a_stack_of_convolutions():
+    """vmap over layers, scan over steps, checkpoint: the same as each layer by itself."""
+    stack = jnp.asarray(gaussian((3, 3, 3, 2, 2), REAL))
+    states = jax.vmap(lambda key, w: jn.init_spectral_norm(key, w, **LAYER))(
+        jax.random.split(jax.random.key(0), 3), stack
+    )
+
+    def f(w, state):
+        def step(state, _):
+            sigma, state = jn.estimate_spectral_norm(w, state, **LAYER)
+            return state, sigma
+
+        return jax.lax.scan(jax.checkpoint(step), state, length=5)[1][-1]
+
+    both = jax.jit(jax.vmap(jax.value_and_grad(f)))(stack, states)
+    alone = jax.jit(jax.value_and_grad(partial(jn.estimate_spectral_norm, **LAYER), has_aux=True))
+    for i in range(3):
+        state = jax.tree.map(lambda x, i=i: x[i], states)
+        for _ in range(5):
+            (sigma, state), g = alone(stack[i], state)
+        for x, y in zip(both, (sigma, g), strict=True):
+            np.testing.assert_allclose(x[i], y, atol=tolerance(REAL, 200))
+
+
+def test_zeros_keep_the_directions():
+    """A layer that starts at zero is not caught in a unit vector that the next weights do not see."""
+    w = jnp.diag(jnp.asarray([1, 3], REAL))
+    state = jn.init_spectral_norm(jax.random.key(0), w)
+    _, state = jn.estimate_spectral_norm(0 * w, state)
+    np.testing.assert_allclose(jn.estimate_spectral_norm(w, state, n_steps=20)[0], 3, rtol=tolerance(REAL))
+
+
+# Adversarial training of 8 x 8 images of one bright spot.
+
+CONVOLUTION = {"input_shape": (8, 8), "padding": "SAME"}
+CRITIC = {"conv1": CONVOLUTION, "conv2": CONVOLUTION, "dense": {}}
+BLOCKS = {"conv1": 8, "conv2": 8, "dense": 2}
+
+
+def real_images(key, count):
+    centre = jax.random.uniform(key, (count, 2, 1), REAL, 2, 6)
+    rows = jnp.exp(-jnp.square(jnp.arange(8, dtype=REAL)[None, None] - centre) / 2)
+    return (2 * rows[:, 0, :, None] * rows[:, 1, None, :] - 1)[..., None]
+
+
+def critic(weights, x):
+    """1-Lipschitz but for the weights: activations, half the sums of 2 x 2 squares, the mean of 4 features times 2."""
+    for name in ("conv1", "conv2"):
+        y = jax.lax.conv_general_dilated(x, weights[name], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.nn.leaky_relu(y, 0.1)
+    x = jnp.sum(x.reshape(-1, 4, 2, 4, 2, 4), axis=(2, 4)) / 2
+    return jnp.sum(x.reshape(len(x), -1) @ weights["dense"], axis=1) / 2
+
+
+def generator(weights, z):
+    hidden = jax.nn.relu(z @ weights["in"])
+    return jnp.tanh(hidden @ weights["out"]).reshape(-1, 8, 8, 1)
+
+
+def normalised(params, states):
+    pairs = {name: jn.spectral_normalize(params[name], states[name], n_steps=4, **CRITIC[name]) for name in params}
+    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+
+
+def norms(weights):
+    dense_ones = {name: dense(np.asarray(w), **CRITIC[name]) if w.ndim > 2 else w for name, w in weights.items()}
+    return {name: np.linalg.norm(a, 2) for name, a in dense_ones.items()}
+
+
+def adam(params, slopes, memory, rate):
+    """One step with decays 0.5 and 0.999; ``memory``: means of slopes, of squares, and the number of the step."""
+    mean, square, count = memory
+    mean = jax.tree.map(lambda m, g: 0.5 * m + 0.5 * g, mean, slopes)
+    square = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g * g, square, slopes)
+    left = 1 - jnp.power(REAL.type(0.5), count), 1 - jnp.power(REAL.type(0.999), count)
+
+    def moved(p, m, s):
+        return p - rate * (m / left[0]) / (jnp.sqrt(s / left[1]) + 1e-8)
+
+    return jax.tree.map(moved, params, mean, square), (mean, square, count + 1)
+
+
+def trained(loss, rate, chunks):
+    """The normalised weights in use after each 50 steps of adversarial training, by one program."""
+    shapes = {"conv1": (3, 3, 1, 4), "conv2": (3, 3, 4, 4), "dense": (64, 4)}
+    params = {name: jnp.asarray(gaussian(shape, REAL, 1) / 9) for name, shape in shapes.items()}
+    makers = {"in": jnp.asarray(gaussian((4, 16), REAL) / 2), "out": jnp.asarray(gaussian((16, 64), REAL) / 4)}
+    keys = jax.random.split(jax.random.key(0), chunks + 1)
+    starts = zip(params, jax.random.split(keys[0], 3), strict=True)
+    states = {
+        name: jn.init_spectral_norm(key, params[name], block=BLOCKS[name], **CRITIC[name]) for name, key in starts
+    }
+
+    def step(carry, key):
+        params, makers, states, memory = carry
+        data, noise = jax.random.split(key)
+        real, z = real_images(data, 8), jax.random.normal(noise, (8, 4), REAL)
+
+        def objective(params):
+            weights, new = normalised(params, states)
+            return loss(critic(weights, real), critic(weights, generator(makers, z))), (weights, new)
+
+        slope, (weights, new) = jax.grad(objective, has_aux=True)(params)
+        back = jax.grad(lambda makers: -jnp.mean(critic(weights, generator(makers, z))))(makers)
+        (params, makers), memory = adam((params, makers), (slope, back), memory, rate)
+        return (params, makers, new, memory), weights
+
+    run = jax.jit(lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, 50)))
+    zeros = jax.tree.map(jnp.zeros_like, (params, makers))
+    carry, used = (params, makers, states, (zeros, zeros, jnp.ones((), REAL))), []
+    for key in keys[1:]:
+        carry, weights = run(carry, key)
+        used.append(jax.tree.map(lambda w: w[-1], weights))
+    assert run._cache_size() == 1
+    return used
+
+
+def test_gan_discriminator_has_norm_one():
+    """500 steps of the hinge loss: every layer of norm 1 to 1e-3, from the 50th step on."""
+
+    def hinge(real, made):
+        return jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + made))
+
+    for weights in trained(hinge, 2e-4, 10):
+        for name, size in norms(weights).items():
+            assert abs(size - 1) <= 1e-3, name
+
+
+def test_wgan_critic_is_below_its_lipschitz_bound():
+    """200 steps: no gradient and no secant exceeds the product of the norms, and some come near."""
+    slopes = jax.jit(jax.vmap(jax.grad(lambda x, weights: critic(weights, x[None])[0]), in_axes=(0, None)))
+    key = jax.random.key(1)
+    points = jnp.concatenate([real_images(key, 64), jax.random.normal(key, (64, 8, 8, 1), REAL)])
+    near = points + REAL.type(0.01) * jax.random.normal(jax.random.key(2), points.shape, REAL)
+    for weights in trained(lambda real, made: jnp.mean(made) - jnp.mean(real), 2e-4, 4):
+        bound = np.prod(list(norms(weights).values()))
+        lengths = np.linalg.norm(np.asarray(slopes(points, weights)).reshape(128, -1), axis=1)
+        values = np.asarray(critic(weights, jnp.concatenate([points, near])))
+        secants = [abs(values[128:] - values[:128]) / np.linalg.norm((near - points).reshape(128, -1), axis=1)]
+        pairs = np.linalg.norm((points[:, None] - points[None]).reshape(128, 128, -1), axis=2) + np.eye(128)
+        secants.append(np.max(abs(values[:128, None] - values[:128]) / pairs, axis=1))
+        measured = max(np.max(lengths), *map(np.max, secants))
+        assert 0.05 < measured <= bound * (1 + tolerance(REAL))
+
+
+def test_what_is_refused():
+    w, kernel = jnp.ones((3, 2)), jnp.ones((3, 3, 2, 2))
+    state = jn.init_spectral_norm(jax.random.key(0), w)
+    with pytest.raises(ValueError, match="state must have u and v of shapes"):
+        jn.spectral_normalize(jnp.ones((4, 2)), state)
+    with pytest.raises(TypeError, match="state must be a SpectralNormState"):
+        jn.estimate_spectral_norm(w, (1, 2, 3))
+    with pytest.raises(ValueError, match="n_steps must be None or an integer"):
+        jn.estimate_spectral_norm(w, state, n_steps=-1)
+    with pytest.raises(ValueError, match="block must be between 1 and"):
+        jn.init_spectral_norm(jax.random.key(0), w, block=3)
+    with pytest.raises(ValueError, match="w must have shape"):
+        jn.init_spectral_norm(jax.random.key(0), jnp.ones(3))
+    for message, x, options in (
+        ("padding needs input_shape", kernel, {"padding": "SAME"}),
+        ("strides needs input_shape", kernel, {"strides": 2}),
+        ("kernel must have shape", w, {"input_shape": (4,)}),
+        ("input_shape must be 2 positive integers", kernel, {"input_shape": (4,)}),
+        ("must divide input_shape", kernel, {"input_shape": (4, 4), "strides": 3}),
+        ("padding must be 'circular'", kernel, {"input_shape": (4, 4), "padding": "same"}),
+        ("is too small for the kernel", kernel, {"input_shape": (2, 2), "padding": "VALID"}),
+        ("dimension_numbers must be a layout", kernel, {"dimension_numbers": "HWI"}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jn.init_spectral_norm(jax.random.key(0), x, **options)
+    with pytest.raises(TypeError, match="unexpected keyword 'stride'; it takes input_shape"):
+        jn.spectral_normalize(kernel, state, stride=2)
+    with pytest.raises(ValueError, match="state must have u and v of shapes"):
+        jn.spectral_normalize(kernel, jn.init_spectral_norm(jax.random.key(0), kernel), input_shape=(4, 4))
