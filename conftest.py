@@ -9,6 +9,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # The doctests print float32 results; what precision does not touch runs in double precision alone.
 ONCE = (
+    "adapters",
+    "adversarial_training",
     "arguments",
     "comparison",
     "convolution",

@@ -7,6 +7,7 @@ from jaxnorms._rules.determinants import charpoly, cofactor, determinant
 from jaxnorms._rules.eigenvalues import eigenvalues
 from jaxnorms._rules.ends import constant, inner, without_derivative
 from jaxnorms._rules.maps import carry, envelope
+from jaxnorms._rules.normalization import divide, estimate
 from jaxnorms._rules.norms import Lift, evaluate, subgradient
 from jaxnorms._rules.operators import ProductLift, evaluate_by_products, leading_by_products, slopes
 from jaxnorms._rules.spectral_functions import spectral_image
@@ -21,8 +22,10 @@ __all__ = [
     "cofactor",
     "constant",
     "determinant",
+    "divide",
     "eigenvalues",
     "envelope",
+    "estimate",
     "evaluate",
     "evaluate_by_products",
     "every_triplet",

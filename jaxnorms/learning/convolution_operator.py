@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 import jax
@@ -41,9 +42,10 @@ class ConvolutionOperator:
         """``(..., in, out)``."""
         return jnp.transpose(kernel, self.order)
 
-    def columns(self, kernel: Array) -> int:
-        """How many entries an input has."""
-        return math.prod(self.shape) * self.hwio(kernel).shape[-2]
+    def size(self, kernel: Array) -> tuple[int, int]:
+        """How many entries an output and an input have."""
+        n = math.prod(self.shape) * kernel.shape[self.order[-2]]
+        return jax.eval_shape(self.forward, kernel, jax.ShapeDtypeStruct((n, 1), kernel.dtype)).size, n
 
     def forward(self, kernel: Array, x: Array) -> Array:
         """The outputs ``(m, k)`` of inputs ``(n, k)``: images, channels last, as columns."""
@@ -59,6 +61,11 @@ class ConvolutionOperator:
             images, kernel, self.strides, padding, dimension_numbers=layouts, precision=jax.lax.Precision.HIGHEST
         )
         return out.reshape(len(out), -1).T
+
+    def adjoint(self, kernel: Array, y: Array) -> Array:
+        """The images ``(n, k)`` to which the adjoint takes ``(m, k)``."""
+        x = jax.ShapeDtypeStruct((self.size(kernel)[1], y.shape[1]), y.dtype)
+        return jax.linear_transpose(partial(self.forward, kernel), x)(y.conj())[0].conj()
 
 
 def convolution_operator(
