@@ -86,3 +86,20 @@ def factory(shape: tuple[int, int], dtype) -> tuple[list[str], np.ndarray]:
     named |= {"gaussian": gaussian(shape, dtype)} | with_entries(shape, dtype)
     named |= {"tiny": named["distinct"] * REAL.type(1e-30), "huge": named["repeated"] * REAL.type(1e30)}
     return list(named), np.stack(list(named.values()))
+
+
+def eigen(w, dtype, seed=0):
+    """A Hermitian matrix with eigenvalues ``w``."""
+    v = unitary(np.random.default_rng(seed), len(w), len(w), dtype)
+    return ((v * w) @ v.conj().T).astype(dtype)
+
+
+def hermitian_stack(dtype):
+    """Hermitian matrices with simple, repeated, zero and close eigenvalues."""
+    spectrum = [[-2, -1, 1, 3], [1, 1, 1, 1], [-1, -1, 2, 2], [0, 0, 0, 2], [0, 0, 0, 0], [-1, 1, 1, 1 + 1e-4]]
+    return np.stack([eigen(np.array(w, float), dtype, seed) for seed, w in enumerate(spectrum)])
+
+
+def part(a):
+    """The Hermitian part."""
+    return (a + jnp.swapaxes(a, -1, -2).conj()) / 2

@@ -7,7 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from matrices import COMPLEX, DTYPES, REAL, gaussian, needs_double, prescribed, spectra, tolerance, unitary
+from matrices import (
+    COMPLEX,
+    DTYPES,
+    REAL,
+    eigen,
+    gaussian,
+    hermitian_stack,
+    part,
+    prescribed,
+    spectra,
+    tolerance,
+    unitary,
+)
 
 import jaxnorms as jn
 from jaxnorms.scalar_functions import Plain, first, second
@@ -15,22 +27,8 @@ from jaxnorms.scalar_functions import Plain, first, second
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-def eigen(w, dtype, seed=0):
-    v = unitary(np.random.default_rng(seed), len(w), len(w), dtype)
-    return ((v * w) @ v.conj().T).astype(dtype)
-
-
-def hermitian_stack(dtype):
-    spectrum = [[-2, -1, 1, 3], [1, 1, 1, 1], [-1, -1, 2, 2], [0, 0, 0, 2], [0, 0, 0, 0], [-1, 1, 1, 1 + 1e-4]]
-    return np.stack([eigen(np.array(w, float), dtype, seed) for seed, w in enumerate(spectrum)])
-
-
 def stack(shape, dtype):
     return np.stack([prescribed(s / 3, shape, dtype) for name, s in spectra(min(shape)).items() if name != "graded"])
-
-
-def part(a):
-    return (a + jnp.swapaxes(a, -1, -2).conj()) / 2
 
 
 def cubic(x, p, q):
@@ -290,53 +288,6 @@ def test_regularized_inverse_over_the_whole_range():
     a = hermitian_stack(COMPLEX)
     expected = jn.regularized_inverse(a, 0.1)
     np.testing.assert_allclose(jn.regularized_inverse(a, 0.1, hermitian=True), expected, atol=tolerance(REAL, 200))
-
-
-@dtypes
-def test_eigenvalues(dtype):
-    a = hermitian_stack(dtype)
-    np.testing.assert_allclose(jn.eigvalsh(a), np.linalg.eigvalsh(a), atol=tolerance(REAL))
-    jacobian = jax.jit(jax.vmap(jax.jacrev(jn.eigvalsh)))(jnp.asarray(a[:4]))
-    # A block of ties has one gradient, which turns with the matrix: the mean of its projections.
-    for x, slopes in zip(a[:4], np.asarray(jacobian), strict=True):
-        w, v = np.linalg.eigh(x.astype(np.complex128))
-        for i, slope in enumerate(slopes):
-            block = v[:, np.abs(w - w[i]) < 1e-3]
-            mean = (block @ block.conj().T / block.shape[1]).conj()
-            np.testing.assert_allclose(slope, mean, atol=tolerance(REAL, 500))
-
-
-@dtypes
-def test_hessian_of_a_function_of_eigenvalues(dtype):
-    """``sum w^3``: what is nonlinear in the values themselves."""
-    a = jnp.asarray(eigen(np.array([-1.0, 0.5, 2, 4]), dtype))
-    e, h = (jnp.asarray(gaussian((4, 4), dtype, seed)) for seed in (1, 2))
-
-    def trace(a):
-        b = part(a)
-        return jnp.trace(b @ b @ b).real
-
-    def twice(f):
-        slope = lambda a: jax.jvp(f, (a,), (e,))  # noqa: E731
-        return jax.tree.leaves(jax.jit(lambda a: jax.jvp(slope, (a,), (h,)))(a))
-
-    for x, y in zip(twice(lambda a: jnp.sum(jn.eigvalsh(a) ** 3)), twice(trace), strict=True):
-        np.testing.assert_allclose(x, y, rtol=tolerance(REAL, 500))
-
-
-@needs_double
-@dtypes
-def test_second_derivative_of_eigenvalues(dtype):
-    a = jnp.asarray(eigen(np.array([-1.0, 0.5, 2, 4]), dtype))
-    e, h = (jnp.asarray(gaussian((4, 4), dtype, seed)) for seed in (1, 2))
-
-    def slope(a):
-        return jax.jvp(jn.eigvalsh, (a,), (e,))[1]
-
-    step = 1e-5
-    expected = (slope(a + step * h) - slope(a - step * h)) / (2 * step)
-    np.testing.assert_allclose(jax.jvp(slope, (a,), (h,))[1], expected, atol=1e-8)
-    assert np.all(np.isfinite(jax.jvp(slope, (jnp.eye(4, dtype=dtype),), (h,))[1]))
 
 
 def test_modes_and_transformations_agree():
