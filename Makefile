@@ -55,6 +55,8 @@ bench: .venv/installed-benchmarks
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/mesh.py
 	$(BIN)/python benchmarks/geometry.py
+	$(BIN)/python benchmarks/training.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/digits.py
 
 clean:
 	rm -rf .venv .venv-floor build dist
