@@ -23,12 +23,12 @@ def _(operator, primals, tangents):
 
 @jax.custom_jvp
 def divide(a: Array, s: Array) -> Array:
-    """``a / s`` for a real number s. The backward pass keeps the result, which is used anyway, and not ``a``."""
-    return a / s.astype(a.dtype)
+    """``a / s`` for a real number s, as ``a (1 / s)``: one division. The backward pass keeps the result, not ``a``."""
+    return a * (1 / s).astype(a.dtype)
 
 
 @divide.defjvp
 def _(primals, tangents):
     (a, s), (da, ds) = primals, tangents
     y = divide(a, s)
-    return y, da / s.astype(a.dtype) - y * (ds / s).astype(a.dtype)
+    return y, da * (1 / s).astype(a.dtype) - y * (ds / s).astype(a.dtype)
