@@ -153,8 +153,10 @@ def scale_by_lmo(
 def add_norm_penalty(
     ord: Ord, weight: Number = 1.0, *, where: Where = None, batch_axes: int = 0
 ) -> optax.GradientTransformation:
-    """The updates plus ``weight * subgradient(W, ord)`` of each matrix W of the parameters: as if
-    :func:`jaxnorms.penalty` were added to the loss. With ``weight`` after the optimiser, it is decoupled decay.
+    """The updates plus ``weight * subgradient(W, ord)`` of each matrix W of the parameters.
+
+    First in a chain, it is as if :func:`jaxnorms.penalty` were added to the loss; between a ``scale_by_...`` and
+    ``optax.scale_by_learning_rate``, it is decoupled decay, as in AdamW.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> from jaxnorms import transforms
