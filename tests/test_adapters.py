@@ -340,7 +340,6 @@ def test_other_variables_of_a_layer_are_updated():
         (lambda r: nnx.Conv(2, 2, 3, feature_group_count=2, rngs=r), {"input_shape": (8,)}, "feature_group_count"),
         (lambda r: nnx.Conv(2, 2, 3, mask=jnp.ones((3, 2, 2)), rngs=r), {"input_shape": (8,)}, "mask"),
     ],
-    ids=str,
 )
 def test_flax_errors(layer, options, message):
     with pytest.raises(ValueError, match=message):
@@ -362,7 +361,6 @@ def test_flax_errors(layer, options, message):
             "circular padding",
         ),
     ],
-    ids=str,
 )
 def test_equinox_errors(layer, options, message):
     with pytest.raises(ValueError, match=message):
