@@ -50,4 +50,7 @@ def like(a: Array, g: Array) -> Array:
     Two matrices of one shape in one program that lie differently may come out alike: JAX lowers a jitted function once
     for both, and this request with it.
     """
+    sharding = jax.typeof(a).sharding
+    if AxisType.Explicit in sharding.mesh.axis_types:
+        return jax.sharding.reshard(g, sharding)
     return shard_alike(a, g)[1] if on_mesh(a) else g

@@ -2,14 +2,15 @@
 
 Which leaves are matrices, and what ``ord``, ``where`` and ``batch_axes`` mean, is as for :func:`jaxnorms.penalty`. A
 leaf that is none, or that has no norm, is passed through. Bounds, weights and steps are numbers, which may be traced,
-mappings from regular expressions of paths to numbers, or schedules: functions of the count of updates. Nothing depends
-on the scale of gradients, from 1e-30 to 1e30; 16-bit leaves are computed in float32; on a mesh every matrix stays
-sharded as it is. A NaN in a matrix makes the update of that matrix NaN: ``optax.apply_if_finite`` drops such a step.
-Gradients of complex parameters are the conjugates of those of ``jax.grad``, as for every transformation of optax. With
-``optax.inject_hyperparams``, which takes functions for schedules, ``ord`` and ``batch_axes`` are ``static_args``.
+schedules, which are functions of the count of updates, or mappings from regular expressions of paths to either. Nothing
+depends on the scale of gradients, from 1e-30 to 1e30; 16-bit leaves are computed in float32; on a mesh every matrix
+stays sharded as it is. A NaN in a matrix makes the update of that matrix NaN, and by its momentum all later ones:
+``optax.apply_if_finite`` drops such a step. Gradients of complex parameters are the conjugates of those of
+``jax.grad``, as for every transformation of optax. ``optax.inject_hyperparams`` may trace bounds, weights, steps, a
+radius that is a number, and ``momentum``; all other arguments are its ``static_args``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +23,7 @@ from jaxnorms import _checks
 from jaxnorms._mesh import like
 from jaxnorms.geometry import lmo, project, prox, subgradient
 from jaxnorms.learning.clipping import clip_by_norm
-from jaxnorms.learning.leaves import ByPath, Ord, Stack, Where, chosen, inexact, replaced, stacks
+from jaxnorms.learning.leaves import BatchAxes, ByPath, Ord, Stack, Where, check, chosen, inexact, replaced, stacks
 from jaxnorms.norm_objects import Schatten
 from jaxnorms.options import How
 
@@ -33,7 +34,7 @@ except ImportError as error:
 
 __all__ = ["add_norm_penalty", "clip_by_matrix_norm", "project_params", "proximal_step", "scale_by_lmo"]
 
-Number = ByPath[ArrayLike] | Callable[[Array], ArrayLike]
+Number = ByPath[ArrayLike | Callable[[Array], ArrayLike]]
 Shaped = ByPath[ArrayLike] | Callable[[int, int], ArrayLike]
 
 
@@ -55,7 +56,7 @@ def clip_by_matrix_norm(
     *,
     by: Literal["scaling", "projection"] = "scaling",
     where: Where = None,
-    batch_axes: int = 0,
+    batch_axes: BatchAxes = 0,
 ) -> optax.GradientTransformation:
     """Each matrix of the updates clipped by its own norm: :func:`jaxnorms.clip_by_norm`.
 
@@ -67,6 +68,8 @@ def clip_by_matrix_norm(
     Array([[2.  , 0.  ],
            [0.  , 0.25]], dtype=float32)
     """
+
+    clip_by_norm((), 0.0, ord, by=by, where=where, batch_axes=batch_axes)  # refuses what it does not take
 
     def update(updates: Any, _params: Any, bound: Any) -> Any:
         return clip_by_norm(updates, bound, ord, by=by, where=where, batch_axes=batch_axes)
@@ -81,7 +84,7 @@ def scale_by_lmo(
     momentum: ArrayLike = 0.95,
     nesterov: bool = True,
     where: Where = None,
-    batch_axes: int = 0,
+    batch_axes: BatchAxes = 0,
     compute_dtype: DTypeLike | None = None,
     tol: float | None = None,
 ) -> optax.GradientTransformation:
@@ -97,8 +100,9 @@ def scale_by_lmo(
 
     All leaves count, those with fewer axes than a matrix as columns: for ``'spectral'`` a bias moves by its normalised
     gradient. Leaves without a norm are passed through, without momentum: give them an optimiser by ``optax.partition``.
-    ``radius`` may be a function of rows and columns, such as ``lambda m, n: max(1, n / m) ** 0.5`` of kernels
-    ``(in, out)``. The momentum is kept in 32 bits at least.
+    ``radius``, a number or one for each path, may be a function of rows and columns, such as ``lambda m, n: max(1, n /
+    m) ** 0.5`` of kernels ``(in, out)``; a schedule is that of the learning rate. ``0 <= momentum < 1`` (NaN elsewhere)
+    may be traced; the average is kept in 32 bits at least.
 
     ``compute_dtype`` and ``tol`` are for the spectral norm alone: with a ``compute_dtype``, such as ``jnp.bfloat16`` on
     accelerators and ``jnp.float32`` on CPU, ``U V^H`` comes from products in this type, to ``tol=1e-2`` if so wished,
@@ -115,6 +119,7 @@ def scale_by_lmo(
     (Array([[ 0.6,  0.8],
            [-0.8,  0.6]], dtype=float32), Array([0.6, 0.8], dtype=float32))
     """
+    check(ord, where, batch_axes, "scale_by_lmo")
     if isinstance(momentum, int | float) and not 0 <= momentum < 1:
         raise ValueError(f"scale_by_lmo: momentum must be at least 0 and below 1, got {momentum!r}")
     by_products = compute_dtype is not None or tol is not None
@@ -134,12 +139,13 @@ def scale_by_lmo(
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         beta = _checks.scalar(momentum, "momentum", "scale_by_lmo")
+        beta = jnp.where((beta >= 0) & (beta < 1), beta, jnp.nan)
 
         def average(g: Array, m: Any) -> Any:
             if isinstance(m, optax.MaskedNode):
                 return m
             share = beta.astype(jnp.finfo(m.dtype).dtype)
-            return like(g, share.astype(m.dtype) * m + (1 - share).astype(m.dtype) * g.astype(m.dtype))
+            return like(g, share.astype(m.dtype) * m + (1 - share).astype(m.dtype) * jnp.asarray(g, m.dtype))
 
         moments = jax.tree.map(average, updates, state.momentum)
         directions = jax.tree.map(average, updates, moments) if nesterov else moments
@@ -151,7 +157,7 @@ def scale_by_lmo(
 
 
 def add_norm_penalty(
-    ord: Ord, weight: Number = 1.0, *, where: Where = None, batch_axes: int = 0
+    ord: Ord, weight: Number = 1.0, *, where: Where = None, batch_axes: BatchAxes = 0
 ) -> optax.GradientTransformation:
     """The updates plus ``weight * subgradient(W, ord)`` of each matrix W of the parameters.
 
@@ -172,14 +178,20 @@ def add_norm_penalty(
             w = stack.each(value, "weight", "add_norm_penalty")[..., None, None]
             return w.astype(stack.matrices.dtype) * subgradient(stack.matrices, stack.norm)
 
-        found = stacks(params, ord, where, batch_axes, "add_norm_penalty")
-        added = replaced(params, [(stack, slopes(stack)) for stack in found])
-        return jax.tree.map(lambda u, p, g: u if g is p else u + _restored(u, g), updates, params, added)
+        def added(u: Any, p: Any, g: Any) -> Any:
+            return u if g is p else u + _restored(u, g)
 
+        wide = jax.tree.map(_wide, params)
+        found = stacks(wide, ord, where, batch_axes, "add_norm_penalty")
+        return _map(added, updates, wide, replaced(wide, [(stack, slopes(stack)) for stack in found]))
+
+    check(ord, where, batch_axes, "add_norm_penalty")
     return _scheduled(weight, update, "add_norm_penalty")
 
 
-def proximal_step(step: Number, ord: Ord, *, where: Where = None, batch_axes: int = 0) -> optax.GradientTransformation:
+def proximal_step(
+    step: Number, ord: Ord, *, where: Where = None, batch_axes: BatchAxes = 0
+) -> optax.GradientTransformation:
     """Updates after which each matrix is ``prox(W + update, step, ord)``: the last of a chain.
 
     ``step`` is the learning rate times the weight of the penalty.
@@ -201,7 +213,7 @@ def proximal_step(step: Number, ord: Ord, *, where: Where = None, batch_axes: in
 
 
 def project_params(
-    radius: Number, ord: Ord, *, where: Where = None, batch_axes: int = 0
+    radius: Number, ord: Ord, *, where: Where = None, batch_axes: BatchAxes = 0
 ) -> optax.GradientTransformation:
     """Updates after which each matrix is ``project(W + update, radius, ord)``: the last of a chain.
 
@@ -221,18 +233,19 @@ def project_params(
 
 
 def _moved(
-    image: Callable[..., Array], number: Number, name: str, function: str, ord: Ord, where: Where, batch_axes: int
+    image: Callable[..., Array], number: Number, name: str, function: str, ord: Ord, where: Where, batch_axes: BatchAxes
 ) -> optax.GradientTransformation:
     def update(updates: Any, params: Any, value: Any) -> Any:
-        ends = jax.tree.map(lambda u, p: _wide(p) + _wide(u) if inexact(p) else p, updates, params)
+        ends = _map(lambda u, p: _wide(p) + _wide(u) if inexact(p) else p, updates, params)
         found = stacks(ends, ord, where, batch_axes, function)
         images = [(stack, image(stack.matrices, stack.each(value, name, function), stack.norm)) for stack in found]
 
         def shift(u: Any, p: Any, end: Any, image: Any) -> Any:
-            return u if image is end else _restored(u, image - p.astype(image.dtype))
+            return u if image is end else _restored(u, image - jnp.asarray(p, image.dtype))
 
-        return jax.tree.map(shift, updates, params, ends, replaced(ends, images))
+        return _map(shift, updates, params, ends, replaced(ends, images))
 
+    check(ord, where, batch_axes, function)
     return _scheduled(number, update, function)
 
 
@@ -248,16 +261,34 @@ def _scheduled(
     def step(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if needs_params and params is None:
             raise ValueError(f"{needs_params}: params must be given, as in update(updates, state, params)")
-        at = number(state.steps) if callable(number) else number
-        return update(updates, params, at), CountState(jnp.asarray(optax.safe_increment(state.steps)))
+        return update(updates, params, _at(number, state.steps)), CountState(
+            jnp.asarray(optax.safe_increment(state.steps))
+        )
 
     return optax.GradientTransformation(init, step)
 
 
-def _restored(update: Array, new: Any) -> Array:
+def _at(number: Any, steps: Array) -> Any:
+    if isinstance(number, Mapping):
+        return {path: _at(value, steps) for path, value in number.items()}
+    return number(steps) if callable(number) else number
+
+
+def _map(f: Callable[..., Any], updates: Any, *trees: Any) -> Any:
+    """``f`` of each update that there is, and of what the trees have in its place."""
+    return jax.tree.map(lambda u, *x: None if u is None else f(u, *x), updates, *trees, is_leaf=lambda u: u is None)
+
+
+def _restored(update: Any, new: Any) -> Any:
     """The new update in the type of the old one, and spread over a mesh like it."""
-    return update if isinstance(new, optax.MaskedNode) else like(update, new.astype(update.dtype))
+    if isinstance(new, optax.MaskedNode):
+        return update
+    update = jnp.asarray(update)
+    return like(update, new.astype(update.dtype))
 
 
-def _wide(x: Array) -> Array:
+def _wide(x: Any) -> Any:
+    if not inexact(x):
+        return x
+    x = jnp.asarray(x)
     return x.astype(_checks.working_dtype(x.dtype))

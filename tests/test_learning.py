@@ -72,6 +72,18 @@ def test_penalty_of_a_stack_and_its_weight():
     assert zeros["v"].dtype == jnp.bfloat16
 
 
+def test_penalty_in_half_precision_and_of_nothing():
+    """Wider than its leaves; norms of empty matrices are 0; stacked layers beside single ones."""
+    total = jn.penalty({"w": jnp.full((300, 300), 1000, jnp.float16)}, "fro")
+    np.testing.assert_allclose(total, 3e5, rtol=1e-6)
+    empty = {"a": jnp.zeros((3, 0)), "b": jnp.zeros((0, 3)), "c": jnp.zeros(0)}
+    assert jn.penalty(empty, "spectral") == 0
+    assert jn.penalty({"a": jnp.zeros((0, 3, 4))}, "spectral", batch_axes=1) == 0
+    mixed = {"layers": jnp.asarray(gaussian((3, 4, 6), REAL)), "embed": jnp.asarray(gaussian((7, 3), REAL))}
+    expected = jnp.sum(jn.nuclear_norm(mixed["layers"])) + jn.nuclear_norm(mixed["embed"])
+    np.testing.assert_allclose(jn.penalty(mixed, "nuc", batch_axes={"layers": 1}), expected, rtol=tolerance(REAL))
+
+
 def test_penalty_takes_one_call_for_each_shape():
     """Twenty layers of one shape decompose in one batch, and a new weight does not compile anew."""
     params = [jnp.asarray(gaussian((9, 9), REAL, seed)) for seed in range(20)]

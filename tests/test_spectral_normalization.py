@@ -215,3 +215,28 @@ def test_what_is_refused():
         jn.spectral_normalize(kernel, state, stride=2)
     with pytest.raises(ValueError, match="state must have u and v of shapes"):
         jn.spectral_normalize(kernel, jn.init_spectral_norm(jax.random.key(0), kernel), input_shape=(4, 4))
+
+
+@dtypes
+def test_a_kernel_that_turned_round_keeps_a_positive_norm(dtype):
+    """Without a step, too, as after loading other weights at evaluation."""
+    w = jnp.asarray(gaussian((4, 3), dtype))
+    _, state = jn.estimate_spectral_norm(w, jn.init_spectral_norm(jax.random.key(0), w), n_steps=60)
+    for factor in (-1, -3, 1 / 4):
+        x = w * REAL.type(factor)
+        sigma, _ = jn.estimate_spectral_norm(x, state, n_steps=0)
+        np.testing.assert_allclose(sigma, abs(factor) * jn.spectral_norm(w), rtol=1e-4)
+        found, _ = jn.spectral_normalize(x, state, n_steps=0)
+        np.testing.assert_allclose(found, w * np.sign(factor) / jn.spectral_norm(w).astype(dtype), atol=1e-4)
+
+
+def test_a_start_from_zeros_or_nan_is_random():
+    w = jnp.diag(jnp.asarray([1, 3], REAL))
+    for start in (0 * w, w * jnp.nan):
+        state = jn.init_spectral_norm(jax.random.key(0), start)
+        sigma, state = jn.estimate_spectral_norm(w, state, n_steps=20)
+        np.testing.assert_allclose(sigma, 3, rtol=tolerance(REAL))
+    unseen = state._replace(v=jnp.asarray([[1], [0]], REAL))
+    sigma, state = jn.estimate_spectral_norm(jnp.asarray([[0, 1], [0, 2]], REAL), unseen)
+    assert sigma == 0
+    assert state.residual == jnp.inf

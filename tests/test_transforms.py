@@ -197,6 +197,27 @@ def test_proximal_gradient_descent_finds_zeros():
     assert step._cache_size() == 1
 
 
+def test_small_weights_of_half_precision_and_missing_updates():
+    params = {"w": jnp.ones((4, 4), jnp.float16), "frozen": jnp.ones((2, 2)), "s": 1.0}
+    updates = {"w": jnp.zeros((4, 4), jnp.float32), "frozen": None, "s": 1.0}
+    for move in (
+        transforms.add_norm_penalty("fro", 1e-8),
+        transforms.proximal_step(1e-8, "fro"),
+        transforms.project_params(4 - 1e-3, "fro"),
+    ):
+        found, _ = move.update(updates, move.init(params), params)
+        assert found["frozen"] is None
+        assert found["s"] == 1
+    added = transforms.add_norm_penalty("fro", 1e-8)
+    found, _ = added.update(updates, added.init(params), params)
+    np.testing.assert_allclose(found["w"], 2.5e-9, rtol=1e-5)
+    scalars = {"s": 2.0, "w": jnp.ones((2, 2))}
+    every = transforms.scale_by_lmo("fro")
+    assert every.update(scalars, every.init(scalars))[0]["s"] == 1
+    backwards = transforms.scale_by_lmo("fro", momentum=jnp.asarray(2.0))
+    assert np.all(np.isnan(backwards.update(scalars, backwards.init(scalars))[0]["w"]))
+
+
 def test_schedules_and_injected_numbers():
     g = {"w": 8 * jnp.eye(2)}
     falling = transforms.clip_by_matrix_norm(lambda count: 4.0 / (1.0 + count.astype(REAL)), "spectral")
@@ -205,6 +226,8 @@ def test_schedules_and_injected_numbers():
         updates, state = falling.update(g, state)
         sizes.append(float(updates["w"][0, 0]))
     np.testing.assert_allclose(sizes, [4, 2, 4 / 3], rtol=tolerance(REAL))
+    by_path = transforms.clip_by_matrix_norm({"w": lambda count: 3.0, "v": 1.0}, "spectral")
+    np.testing.assert_allclose(by_path.update(g, by_path.init(g))[0]["w"], 3 * jnp.eye(2), rtol=tolerance(REAL))
     with jax.numpy_dtype_promotion("standard"):  # optax adds integers to floats
         clip = optax.inject_hyperparams(transforms.clip_by_matrix_norm, static_args=("ord", "batch_axes"))
         injected = clip(2.0, ord=jn.Schatten(1))
@@ -241,7 +264,13 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="momentum must be at least 0 and below 1"):
         transforms.scale_by_lmo(momentum=1.0)
     with pytest.raises(TypeError, match="did you mean"):
-        transforms.scale_by_lmo(1).init(w)
+        transforms.scale_by_lmo(1)
+    with pytest.raises(ValueError, match="must be a norm object or one of"):
+        transforms.project_params(1.0, "speectral")
+    with pytest.raises(ValueError, match="by must be 'scaling' or 'projection'"):
+        transforms.clip_by_matrix_norm(1.0, by="rescaling")
+    with pytest.raises(TypeError, match="batch_axes must be an integer"):
+        transforms.add_norm_penalty("nuc", batch_axes=1.5)
     for move, kind, message, params in (
         (transforms.proximal_step(0.1, "nuc"), ValueError, "proximal_step: params must be given", None),
         (transforms.project_params({"v": 1.0}, "nuc"), ValueError, "radius must have a pattern for the path 'w'", w),

@@ -17,8 +17,8 @@ def estimate(operator: Any, w: Array, u: Array, v: Array, value: Array) -> Array
 
 @estimate.defjvp
 def _(operator, primals, tangents):
-    (_, u, v, value), (dw, *_) = primals, tangents
-    return value, inner(u, operator.forward(dw, v))
+    (w, u, v, value), (dw, *_) = primals, tangents
+    return estimate(operator, w, u, v, value), inner(u, operator.forward(dw, v))
 
 
 @jax.custom_jvp

@@ -12,7 +12,7 @@ from jaxnorms._batching import over_batch
 from jaxnorms._scaling import exponent, max_abs, prepare, quotient, scale
 from jaxnorms.drop_in import vector_norm
 from jaxnorms.geometry import project
-from jaxnorms.learning.leaves import ByPath, Ord, Stack, Where, inexact, replaced, stacks
+from jaxnorms.learning.leaves import BatchAxes, ByPath, Ord, Stack, Where, inexact, replaced, stacks
 from jaxnorms.norm_objects import Norm
 
 
@@ -67,7 +67,7 @@ def clip_by_norm(
     *,
     by: Literal["scaling", "projection"] = "scaling",
     where: Where = None,
-    batch_axes: int = 0,
+    batch_axes: BatchAxes = 0,
 ) -> Any:
     """Each matrix W of a pytree, clipped by its own norm: ``W min(1, max_norm / ord(W))``; or the nearest point of the
     ball ``ord(W) <= max_norm``, with ``by="projection"`` (:func:`project`).

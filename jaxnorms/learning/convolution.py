@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
+from jaxnorms._mesh import replicated
 from jaxnorms._scaling import magnitude, scale
-from jaxnorms.learning.convolution_operator import convolution_operator
+from jaxnorms.learning.convolution_operator import ConvolutionOperator, convolution_operator
 from jaxnorms.norms import frobenius_norm, spectral_norm
 
 # Samples per axis of a zero-padded convolution, for each entry of the kernel: the bound is then 1 % above the supremum.
@@ -63,7 +65,11 @@ def conv_spectral_norm(
     )
     if gram_steps is not None and (isinstance(gram_steps, bool) or not isinstance(gram_steps, int) or gram_steps < 0):
         raise ValueError(f"conv_spectral_norm: gram_steps must be None or an integer >= 0, got {gram_steps!r}")
-    x, shape, steps = convolution.hwio(given), convolution.shape, convolution.strides
+    return replicated(partial(_norm, convolution=convolution, gram_steps=gram_steps), given)
+
+
+def _norm(kernel: Array, convolution: ConvolutionOperator, gram_steps: int | None) -> Array:
+    x, shape, steps = convolution.hwio(kernel), convolution.shape, convolution.strides
     circular, dims = convolution.padding == "circular", len(convolution.shape)
     dtype = x.dtype
     x = x.astype(_checks.working_dtype(dtype))

@@ -45,7 +45,8 @@ class ConvolutionOperator:
     def size(self, kernel: Array) -> tuple[int, int]:
         """How many entries an output and an input have."""
         n = math.prod(self.shape) * kernel.shape[self.order[-2]]
-        return jax.eval_shape(self.forward, kernel, jax.ShapeDtypeStruct((n, 1), kernel.dtype)).size, n
+        shapes = (jax.ShapeDtypeStruct(shape, kernel.dtype) for shape in (kernel.shape, (n, 1)))
+        return jax.eval_shape(self.forward, *shapes).size, n
 
     def forward(self, kernel: Array, x: Array) -> Array:
         """The outputs ``(m, k)`` of inputs ``(n, k)``: images, channels last, as columns."""

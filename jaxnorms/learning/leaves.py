@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms import _checks
-from jaxnorms._mesh import like
+from jaxnorms._mesh import like, partitioned
 from jaxnorms.norm_objects import Norm, as_norm
 
 T = TypeVar("T")
@@ -20,6 +21,7 @@ T = TypeVar("T")
 Where = Callable[[str, Array], bool] | str | None
 ByPath = T | Mapping[str, T]
 Ord = ByPath[Norm | str | None]
+BatchAxes = ByPath[int]
 
 
 @dataclass(frozen=True)
@@ -49,36 +51,52 @@ class Stack:
         return jnp.finfo(_checks.working_dtype(self.matrices.dtype)).dtype
 
 
-def stacks(tree: Any, ord: Ord, where: Where, batch_axes: int, function: str, *, columns: bool = False) -> list[Stack]:
+def stacks(
+    tree: Any, ord: Ord, where: Where, batch_axes: BatchAxes, function: str, *, columns: bool = False
+) -> list[Stack]:
     """The chosen matrices of a pytree, those of one norm, shape and type together.
 
     Kernels ``(..., spatial, in, out)`` are matrices of ``spatial * in`` rows and ``out`` columns. Leaves with fewer
     axes are ``columns``, or are left out. Matrices on a mesh stay by themselves, each sharded as it is.
     """
     groups: dict[Any, list[tuple[int, str, Array]]] = defaultdict(list)
-    for i, path, norm, leaf in chosen(tree, ord, where, batch_axes, function, columns):
+    for i, path, norm, batch, leaf in chosen(tree, ord, where, batch_axes, function, columns):
         x = jnp.asarray(leaf)
-        last = x.shape[-1] if x.ndim >= batch_axes + 2 else 1
-        x = x.reshape(*x.shape[:batch_axes], -1, last)
+        ends = x.ndim - 1 if x.ndim >= batch + 2 else x.ndim
+        shape = (*x.shape[:batch], math.prod(x.shape[batch:ends]), *(x.shape[ends:] or (1,)))
+        if shape != x.shape:  # on an explicit mesh rows that are split over several axes are gathered
+            x = partitioned(partial(jnp.reshape, shape=shape), x, x.ndim - batch)
         alone = i if jax.typeof(x).sharding.mesh.size > 1 else None
         groups[norm, x.shape[-2:], x.dtype, alone].append((i, path, x))
     return [_stacked(norm, members) for (norm, *_), members in groups.items()]
 
 
 def chosen(
-    tree: Any, ord: Ord, where: Where, batch_axes: int, function: str, columns: bool
-) -> Iterator[tuple[int, str, Norm, Any]]:
-    """Number, path, norm and leaf of each."""
-    if isinstance(batch_axes, bool) or not isinstance(batch_axes, int):
-        raise TypeError(f"{function}: batch_axes must be an integer, got {batch_axes!r}")
-    if batch_axes < 0:
-        raise ValueError(f"{function}: batch_axes must be at least 0, got {batch_axes}")
-    selected, norm_of = selector(where, function), by_path(ord, "ord", function)
+    tree: Any, ord: Ord, where: Where, batch_axes: BatchAxes, function: str, columns: bool
+) -> Iterator[tuple[int, str, Norm, int, Any]]:
+    """Number, path, norm, count of batch axes and leaf of each."""
+    selected, norm_of, batch_of = check(ord, where, batch_axes, function)
     for i, (keys, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
         path = path_of(keys)
-        norm, fits = norm_of(path), columns or jnp.ndim(leaf) >= batch_axes + 2
+        norm, batch = norm_of(path), batch_of(path) or 0
+        fits = jnp.ndim(leaf) >= batch + 2 or (columns and jnp.ndim(leaf) >= batch)
         if norm is not None and fits and inexact(leaf) and selected(path, leaf):
-            yield i, path, as_norm(norm), leaf
+            yield i, path, as_norm(norm), batch, leaf
+
+
+def check(
+    ord: Ord, where: Where, batch_axes: BatchAxes, function: str
+) -> tuple[Callable[[str, Array], bool], Callable[[str], Norm | str | None], Callable[[str], int | None]]:
+    """Which leaves are chosen, the norm of a path, and its count of batch axes."""
+    for norm in ord.values() if isinstance(ord, Mapping) else [ord]:
+        if norm is not None:
+            as_norm(norm)
+    for count in batch_axes.values() if isinstance(batch_axes, Mapping) else [batch_axes]:
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"{function}: batch_axes must be an integer, got {count!r}")
+        if count < 0:
+            raise ValueError(f"{function}: batch_axes must be at least 0, got {count}")
+    return selector(where, function), by_path(ord, "ord", function), by_path(batch_axes, "batch_axes", function)
 
 
 def _stacked(norm: Norm, members: list[tuple[int, str, Array]]) -> Stack:

@@ -7,12 +7,13 @@ from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._mesh import replicated
-from jaxnorms._scaling import magnitude, prepare, scale
+from jaxnorms._scaling import exponent, magnitude, max_abs, prepare, scale
 from jaxnorms.decompositions import matmul, thin_svd
 from jaxnorms.learning.convolution import conv_spectral_norm
 from jaxnorms.learning.convolution_operator import Convolution, ConvolutionOperator, convolution_operator, kernel_order
@@ -129,7 +130,9 @@ def spectral_normalize(
     """
     given = _checks.as_inexact(w, "w")
     x, sigma, e, state = _estimated(given, state, n_steps, convolution, "spectral_normalize")
-    return _rules.divide(scale(x, -e), jnp.where(sigma <= 0, 1, sigma)).astype(given.dtype), state
+    return _rules.divide(scale(x, -e), jnp.where(sigma == 0, scale(jnp.ones_like(sigma), -e), sigma)).astype(
+        given.dtype
+    ), state
 
 
 @dataclass(frozen=True)
@@ -187,21 +190,24 @@ def _estimated(
         )
     if jnp.iscomplexobj(state.u) != jnp.iscomplexobj(x):
         raise TypeError(f"{function}: state must be complex if w is, got dtypes {state.u.dtype} and {x.dtype}")
-    if n_steps is not None and (isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 0):
-        raise ValueError(f"{function}: n_steps must be None or an integer >= 0, got {n_steps!r}")
     if n_steps is None:
         a, ok, _, e = prepare(x)
         sigma = spectral_norm(operator.of(a)) if isinstance(operator, _Matrix) else conv_spectral_norm(a, **options)
         return x, jnp.where(ok, sigma, jnp.nan), e, state
-    return x, *replicated(partial(_iterated, operator=operator, n_steps=n_steps), x, state)
+    if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 0:
+        raise ValueError(f"{function}: n_steps must be None or an integer >= 0, got {n_steps!r}")
+    return x, *replicated(partial(_iterated, operator=operator, n_steps=int(n_steps)), x, state)
 
 
 @partial(jax.jit, static_argnames=("operator", "block"))
 def _started(key: Array, x: Array, operator: Operator, block: int) -> SpectralNormState:
-    m, _ = operator.size(x)
-    a, _, _, _ = prepare(x)
-    u, _, vh = thin_svd(jax.random.normal(key, (m, block), x.dtype))
-    v, _, _ = thin_svd(operator.adjoint(a, matmul(u, vh)))
+    a, ok, largest, _ = prepare(x)
+    u, v = (
+        thin_svd(jax.random.normal(key, (n, block), x.dtype))[0]
+        for key, n in zip(jax.random.split(key), operator.size(x), strict=True)
+    )
+    # What is zero, or not finite, says nothing of the directions of later weights.
+    v = jnp.where(ok & (largest > 0), thin_svd(operator.adjoint(a, u))[0], v)
     return SpectralNormState(u, v, jnp.full((), jnp.inf, jnp.finfo(x.dtype).dtype))
 
 
@@ -210,39 +216,56 @@ def _iterated(
     x: Array, state: SpectralNormState, operator: Operator, n_steps: int
 ) -> tuple[Array, Array, SpectralNormState]:
     """Sigma of ``x 2^-e``, e, and the new state. Vectors are scaled, half before and half after a product, not x."""
-    ok, largest, e = magnitude(x)
+    u, v = (y.astype(x.dtype) for y in state[:2])
+    image = _rules.constant(operator.forward, x, v) if n_steps else jnp.zeros_like(u)
+    ok, largest, e = _rules.constant(_magnitude, x, image)
     before, after = -(e // 2), e // 2 - e
 
-    def search(x: Array, u: Array, v: Array) -> tuple[Array, ...]:
+    def search(x: Array, u: Array, v: Array, image: Array) -> tuple[Array, ...]:
         def forward(v: Array) -> Array:
             return jnp.where(ok, scale(operator.forward(x, scale(v, before)), after), 0)
 
         def adjoint(u: Array) -> Array:
             return jnp.where(ok, scale(operator.adjoint(x, scale(u, before)), after), 0)
 
-        return _leading(forward, adjoint, u, v, n_steps)
+        return _leading(forward, adjoint, u, v, jnp.where(ok, scale(image, -e), 0), n_steps)
 
-    u, v, size, residual = _rules.constant(search, x, *(y.astype(x.dtype) for y in state[:2]))
+    u, v, size, residual = _rules.constant(search, x, u, v, image)
     sigma = _rules.estimate(operator, x, scale(u[:, :1], after), scale(v[:, :1], before), size)
     # Zeros have no direction: any later matrix starts from where the last one was.
-    taken = zip((u, v, residual), state, (ok & (largest > 0),) * 2 + (ok,), strict=True)
+    taken = zip((u, v, jnp.where(largest > 0, residual, 0)), state, (ok & (largest > 0),) * 2 + (ok,), strict=True)
     state = SpectralNormState(*(jnp.where(yes, new.astype(old.dtype), old) for new, old, yes in taken))
     return jnp.where(ok, sigma, jnp.nan), e, state
 
 
-def _leading(
-    forward: Callable[[Array], Array], adjoint: Callable[[Array], Array], u: Array, v: Array, n_steps: int
-) -> tuple[Array, Array, Array, Array]:
-    """``u``, ``v``, ``sigma`` of the first pair, and its residual."""
+def _magnitude(x: Array, image: Array) -> tuple[Array, Array, Array]:
+    """Whether x is finite, a size of it and the exponent of that: of its image, which spares a pass over x, unless this
+    is near the ends of the range, or zero."""
+    seen, limit = max_abs(image), 2.0 ** (jnp.finfo(image.dtype).maxexp // 2)
+    far = (seen > 1 / limit) & (seen < limit)
+    return jax.lax.cond(far, lambda _: (far, seen, exponent(seen)), magnitude, x)
 
-    def ritz(depth: int, v: Array) -> tuple[Array, Array, Array, Array]:
+
+def _leading(
+    forward: Callable[[Array], Array],
+    adjoint: Callable[[Array], Array],
+    u: Array,
+    v: Array,
+    image: Array,
+    n_steps: int,
+) -> tuple[Array, Array, Array, Array]:
+    """``u``, ``v``, ``sigma`` of the first pair, and its residual; ``image`` is that of ``v``."""
+
+    def ritz(depth: int, v: Array, image: Array) -> tuple[Array, Array, Array, Array]:
         """The leading pairs in the space of ``V, (W^H W) V, ...``, of ``depth`` blocks, and half a step from there."""
-        k = v.shape[1]
-        blocks = [thin_svd(v)[0]]
-        for _ in range(depth - 1):
-            blocks.append(thin_svd(adjoint(forward(blocks[-1])))[0])
-        q = thin_svd(jnp.concatenate(blocks, axis=1))[0] if depth > 1 else blocks[0]
-        u, s, wh = thin_svd(forward(q))
+        k, q = v.shape[1], v
+        if depth > 1:
+            blocks = [v, thin_svd(adjoint(image))[0]]
+            for _ in range(depth - 2):
+                blocks.append(thin_svd(adjoint(forward(blocks[-1])))[0])
+            q = thin_svd(jnp.concatenate(blocks, axis=1))[0]
+            image = forward(q)
+        u, s, wh = thin_svd(image)
         u, v = u[:, :k], matmul(q, wh[:1].conj().T)
         back = adjoint(u)
         residual = _over(jnp.linalg.norm(back[:, :1] - s[0].astype(v.dtype) * v), s[0])
@@ -251,12 +274,14 @@ def _leading(
 
     if not n_steps:
         back = adjoint(u[:, :1])
-        sigma = _rules.inner(v[:, :1], back)
-        return u, v, sigma, _over(jnp.linalg.norm(back - sigma.astype(v.dtype) * v[:, :1]), sigma)
-    rounds, rest = divmod(n_steps, _DEPTH)
-    result = ritz(rest or _DEPTH, v)
-    return jax.lax.fori_loop(0, rounds - (not rest), lambda _, result: ritz(_DEPTH, result[1]), result)
+        overlap = jnp.sum(back.conj() * v[:, :1])  # u^H W v, whose phase u takes on
+        sigma = jnp.abs(overlap)
+        phase = jnp.where(sigma > 0, overlap / jnp.where(sigma > 0, sigma, 1).astype(v.dtype), 1)
+        return u * phase, v, sigma, _over(jnp.linalg.norm(back * phase - sigma.astype(v.dtype) * v[:, :1]), sigma)
+    rounds, rest = divmod(n_steps - 1, _DEPTH)
+    result = ritz(rest + 1, v, image)
+    return jax.lax.fori_loop(0, rounds, lambda _, result: ritz(_DEPTH, result[1], forward(result[1])), result)
 
 
 def _over(x: Array, size: Array) -> Array:
-    return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), 0)
+    return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), jnp.inf)
