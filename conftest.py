@@ -1,5 +1,7 @@
 """Settings of the whole suite. JAX_ENABLE_X64 chooses the working precision: run it with 0 and 1."""
 
+import itertools
+
 import jax
 import pytest
 
@@ -30,8 +32,12 @@ ONCE = (
 collect_ignore_glob = ["jaxnorms/*"] if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _programs_of_one_module():
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
     """Every compiled program holds about ten memory maps, of which a process may have 65530: the suite has more."""
     yield
-    jax.clear_caches()
+    if next(_tests) % 64 == 0:
+        jax.clear_caches()
