@@ -85,7 +85,9 @@ def trained(loss, rate, chunks):
         (params, makers), memory = adam((params, makers), (slope, back), memory, rate)
         return (params, makers, new, memory), weights
 
-    run = jax.jit(lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, 50)))
+    # One program for hundreds of steps is worth optimising, which the suite else does without.
+    fast = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    run = jax.jit(lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, 50)), compiler_options=fast)
     zeros = jax.tree.map(jnp.zeros_like, (params, makers))
     carry, used = (params, makers, states, (zeros, zeros, jnp.ones((), REAL))), []
     for key in keys[1:]:
