@@ -217,8 +217,11 @@ def _iterated(
 ) -> tuple[Array, Array, SpectralNormState]:
     """Sigma of ``x 2^-e``, e, and the new state. Vectors are scaled, half before and half after a product, not x."""
     u, v = (y.astype(x.dtype) for y in state[:2])
-    image = _rules.constant(operator.forward, x, v) if n_steps else jnp.zeros_like(u)
-    ok, largest, e = _rules.constant(_magnitude, x, image)
+    if n_steps:
+        ok, largest, e, image = _rules.constant(partial(_image, operator), x, v)
+    else:
+        ok, largest, e = _rules.constant(magnitude, x)
+        image = jnp.zeros_like(u)
     before, after = -(e // 2), e // 2 - e
 
     def search(x: Array, u: Array, v: Array, image: Array) -> tuple[Array, ...]:
@@ -228,7 +231,7 @@ def _iterated(
         def adjoint(u: Array) -> Array:
             return jnp.where(ok, scale(operator.adjoint(x, scale(u, before)), after), 0)
 
-        return _leading(forward, adjoint, u, v, jnp.where(ok, scale(image, -e), 0), n_steps)
+        return _leading(forward, adjoint, u, v, image, n_steps)
 
     u, v, size, residual = _rules.constant(search, x, u, v, image)
     sigma = _rules.estimate(operator, x, scale(u[:, :1], after), scale(v[:, :1], before), size)
@@ -238,12 +241,23 @@ def _iterated(
     return jnp.where(ok, sigma, jnp.nan), e, state
 
 
-def _magnitude(x: Array, image: Array) -> tuple[Array, Array, Array]:
-    """Whether x is finite, a size of it and the exponent of that: of its image, which spares a pass over x, unless this
-    is near the ends of the range, or zero."""
+def _image(operator: Operator, x: Array, v: Array) -> tuple[Array, Array, Array, Array]:
+    """Whether x is finite, a size of it, the exponent e of that, and ``x v 2^-e``. The size is that of ``x v``, which
+    spares a pass over x, unless this is zero or towards the ends of the range."""
+    image = operator.forward(x, v)
     seen, limit = max_abs(image), 2.0 ** (jnp.finfo(image.dtype).maxexp // 2)
     far = (seen > 1 / limit) & (seen < limit)
-    return jax.lax.cond(far, lambda _: (far, seen, exponent(seen)), magnitude, x)
+
+    def near_the_ends(x: Array, v: Array) -> tuple[Array, Array, Array, Array]:
+        ok, largest, e = magnitude(x)
+        image = scale(operator.forward(x, scale(v, -(e // 2))), e // 2 - e)
+        return ok, largest, e, jnp.where(ok, image, 0)
+
+    def inside(x: Array, v: Array) -> tuple[Array, Array, Array, Array]:
+        e = exponent(seen)
+        return far, seen, e, scale(image, -e)
+
+    return jax.lax.cond(far, inside, near_the_ends, x, v)
 
 
 def _leading(
