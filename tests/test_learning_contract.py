@@ -70,7 +70,7 @@ def matrix(seed=0):
 @in_single
 @every
 def test_of_every_size(name):
-    """A power of two changes no digit, from 1e-27 to 1e27."""
+    """Homogeneous to rounding, from 1e-27 to 1e27, by one program."""
     degree, f = FUNCTIONS[name]
     run, t = jax.jit(f), REAL.type(1.5)
     plain = np.asarray(run(matrix(), t))
