@@ -46,7 +46,7 @@ class _Triplets(NamedTuple):
         return jnp.where(self.ok, scale(s, self.e), self.largest)
 
 
-def _leading(op: LinearOperator, k: int, tol: float | None, key: Array | None, by_gap: bool) -> _Triplets:
+def _leading(op: LinearOperator, k: int, tol: float | None, key: Array | None, until: krylov.Until) -> _Triplets:
     """At least k leading triplets, or all where a search would not pay."""
     m, n = op.shape
     if not krylov.affordable(op.shape, k):
@@ -55,7 +55,7 @@ def _leading(op: LinearOperator, k: int, tol: float | None, key: Array | None, b
         return _Triplets(*thin_svd(x), ok, largest, e)
     by = scaled(op)
     products = (lambda rows: by.forward(rows.conj()).conj(), lambda rows: by.adjoint(rows.conj()).conj())
-    leading = krylov.leading_triplets_of(products, op.shape, op.dtype, k, tol=tol, key=key, by_gap=by_gap)
+    leading = krylov.leading_triplets_of(products, op.shape, op.dtype, k, tol=tol, key=key, until=until)
     return _Triplets(leading.u, leading.s, leading.vh, by.ok, by.largest, by.e)
 
 
@@ -72,10 +72,11 @@ class LeadingValues:
     tol: float | None
 
     def value(self, op: LinearOperator) -> Array:
-        return self.factors(op)[0]
+        found = _leading(op, self.count, self.tol, None, until=krylov.for_value(self.tol))
+        return found.values(self.gauge.value(found.s))
 
     def factors(self, op: LinearOperator) -> tuple[Array, tuple[Array, Array]]:
-        found = _leading(op, self.count, self.tol, None, by_gap=True)
+        found = _leading(op, self.count, self.tol, None, until="subspace")
         g = self.gauge.subgradient(found.s, tie_tolerance(found.s.dtype, *op.shape)).astype(op.dtype)
         w = jnp.where(found.ok, found.u * g[None, :], jnp.nan)
         return found.values(self.gauge.value(found.s)), (w.T, found.vh.conj())
@@ -187,7 +188,7 @@ def leading_of_operator(op: LinearOperator, k: int, tol: float | None, key: Arra
     """The k leading triplets; derivatives flow through the values."""
 
     def search(op: LinearOperator, key: Array | None) -> tuple[Array, Array, Array]:
-        found = _leading(op, k, tol, key, by_gap=False)
+        found = _leading(op, k, tol, key, until="residuals")
         u, vh = (jnp.where(found.ok, x, jnp.nan) for x in (found.u, found.vh))
         return u, found.values(found.s), vh
 
@@ -243,7 +244,7 @@ class RitzValues(NamedTuple):
 def ritz_of_operator(op: LinearOperator, k: int) -> tuple[RitzValues, Callable[[Array], Array]]:
     """Those of at least k leading triplets; e from min(m, n) products."""
     op = in_working_precision(op)
-    found, by = _leading(op, k, None, None, by_gap=False), scaled(op)
+    found, by = _leading(op, k, None, None, until="residuals"), scaled(op)
     u, vh = found.u, found.vh
     av, ua = by.forward(vh.conj()).T, by.adjoint(u.T).conj()
     core = matmul(u.conj().T, av)

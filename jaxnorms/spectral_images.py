@@ -131,7 +131,7 @@ def _by_leading_triplets(kind: Thresholding, rank: int, parameters: Parameters, 
     equal values: what is left without them has, from another start, no singular value above theta."""
     ok, _, power = magnitude(a)
     tol = 8 * float(jnp.finfo(a.dtype).eps)
-    leading = krylov.leading_triplets(a, rank + 1, power, tol=tol, by_gap=False)
+    leading = krylov.leading_triplets(a, rank + 1, power, tol=tol, until="residuals")
     u, s, vh = leading.u[:, : rank + 1], leading.s[: rank + 1], leading.vh[: rank + 1]
     y = scale(kind.soft(scale(s, power), *parameters), -power)
     theta, slack = s[0] - y[0], tie_tolerance(s.dtype, *a.shape) * s[0]
@@ -145,7 +145,7 @@ def _by_leading_triplets(kind: Thresholding, rank: int, parameters: Parameters, 
         a.shape,
         a.dtype,
         1,
-        by_gap=False,
+        until="residuals",
         seed=1,
     )
     misfits = jnp.linalg.norm(adjoint(us.conj().T) - jnp.square(s).astype(a.dtype)[:, None] * vh, axis=1)

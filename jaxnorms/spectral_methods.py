@@ -133,7 +133,7 @@ class Krylov:
 
     def explain(self, shape: tuple[int, ...], dtype: Any) -> tuple[str, str, str]:
         passes = (
-            f"{2 * krylov.STEPS} to {krylov.MAX_PASSES} passes, twice the steps of a block of {krylov.BLOCK} vectors"
+            f"{2 * krylov.EARLY} to {krylov.MAX_PASSES} passes, twice the steps of a block of {krylov.BLOCK} vectors"
         )
         m, n = max(shape), min(shape)
         return (
@@ -142,16 +142,16 @@ class Krylov:
             _CLUSTER,
         )
 
-    def _leading(self, a: Array) -> tuple[krylov.Leading, Array, Array, Array]:
+    def _leading(self, a: Array, until: krylov.Until) -> tuple[krylov.Leading, Array, Array, Array]:
         ok, largest, e = magnitude(a)
-        return krylov.leading_triplets(a, self.count, e, tol=self.tol), ok, largest, e
+        return krylov.leading_triplets(a, self.count, e, tol=self.tol, until=until), ok, largest, e
 
     def value(self, gauge: Gauge, a: Array) -> Array:
-        leading, ok, largest, e = self._leading(a)
+        leading, ok, largest, e = self._leading(a, krylov.for_value(self.tol))
         return jnp.where(ok, scale(gauge.value(leading.s), e), largest)
 
     def factors(self, gauge: Gauge, a: Array) -> Result:
-        leading, ok, largest, e = self._leading(a)
+        leading, ok, largest, e = self._leading(a, "subspace")
         value = jnp.where(ok, scale(gauge.value(leading.s), e), largest)
         w = poison(ok, leading.u * _weights(gauge, leading.s, a)[None, :])
         if kept(gauge, a.shape) is None:

@@ -85,4 +85,27 @@ def test_another_start_and_the_tolerance():
 
 def test_not_finite_ends_at_once():
     a = np.stack([np.full((60, 50), x, COMPLEX) for x in (np.nan, np.inf)])
-    assert np.all(np.asarray(search(1)(a).passes) <= 2 * krylov.STEPS + 1)
+    assert np.all(np.asarray(search(1)(a).passes) <= 2 * krylov.EARLY + 1)
+
+
+def test_decaying_spectra_end_within_the_first_cycle():
+    """So do all that have fewer values than one block has vectors."""
+    n = 96
+    steep, few = 2.0 ** -np.arange(n), np.where(np.arange(n) < 3, 1.0, 0.0)
+    a = np.stack([prescribed(s, (n, n), REAL, seed=4) for s in (steep, few)])
+    for until in ("subspace", "values", "residuals"):
+        found = search(1, until=until)(a)
+        np.testing.assert_array_less(found.passes, 2 * krylov.STEPS)
+        exact = np.linalg.svd(np.asarray(jax.vmap(lambda x: prepare(x)[0])(a), np.float64), compute_uv=False)
+        np.testing.assert_allclose(found.s[:, 0], exact[:, 0], rtol=tolerance(REAL, 10))
+
+
+def test_values_alone_are_exact_and_take_fewer_passes():
+    n, k = 256, 3
+    spectra = [np.linspace(1, 0, n), *(gap_within(n, k, gap) for gap in (1e-3, 1e-5, 0.0))]
+    a = np.stack([prescribed(s, (n, n), REAL, seed=5) for s in spectra])
+    found, whole = search(k, until="values")(a), search(k)(a)
+    exact = np.linalg.svd(np.asarray(jax.vmap(lambda x: prepare(x)[0])(a), np.float64), compute_uv=False)
+    np.testing.assert_allclose(found.s[:, :k], exact[:, :k], rtol=tolerance(REAL, 10))
+    assert np.all(found.passes <= whole.passes)
+    assert found.passes[0] < whole.passes[0]

@@ -95,11 +95,13 @@ def _measured(x: Array, r: Array, lower: Array, upper: Array, floor: Array, step
     return _Iterate(x, r, jnp.sqrt(centre), defect, lower, upper, floor, step)
 
 
-def _iterate(start: _Iterate, product: Product, tol: float, limit: float, gram: bool = False) -> _Iterate:
+def _iterate(
+    start: _Iterate, product: Product, tol: float, limit: float, most_left: float, gram: bool = False
+) -> _Iterate:
     """Steps of three products (four on the Gram matrix) until the defect is ``tol`` or the floor at ``limit``.
 
     Where the bound l was a guess, it can claim convergence while small values are left: they are then
-    given another 1.5 decades.
+    given another 1.5 decades. More than ``most_left`` of them are those of a rank-deficient matrix: it ends there.
     """
     table = jnp.asarray(_optimal_quintics(), start.defect.dtype)
     eye = jnp.eye(*start.r.shape, dtype=start.r.dtype)
@@ -121,13 +123,14 @@ def _iterate(start: _Iterate, product: Product, tol: float, limit: float, gram: 
         after = _measured(x, r, lower, 2 - lower, floor, s.step + 1)
         # The defect of n values in [lower, 2 - lower], and of one that is not.
         possible = len(s.r) * jnp.square(2 * (1 - lower))
-        guess = jnp.where((lower > 0.97) & (jnp.square(after.defect) > possible + 0.8), 0.03, lower)
-        return after._replace(lower=jnp.maximum(guess, floor))
+        left = jnp.where(lower > 0.97, jnp.square(after.defect) - possible, 0)
+        lower = jnp.maximum(jnp.where(left > 0.8, 0.03, lower), floor)
+        return after._replace(lower=lower, step=jnp.where(left > most_left, _MOST_STEPS, after.step))
 
     def unfinished(s: _Iterate) -> Array:
         return (s.defect > tol) & ((s.floor < limit) | (s.defect < _NEAR)) & (s.step < _MOST_STEPS)
 
-    return jax.lax.while_loop(unfinished, step, start)
+    return jax.lax.while_loop(unfinished, step, varying_like(start, start.r))
 
 
 def _start(x: Array, r: Array, guess: float, tie: float) -> _Iterate:
@@ -186,18 +189,19 @@ def polar_factor(
             return full(x, y)
         return jnp.matmul(x.astype(compute_dtype), y.astype(compute_dtype), preferred_element_type=a.dtype)
 
-    x, guess = _unit(a), _smallest(m, n, tie)
+    # With a compute_dtype nothing is there to take over.
+    x, guess, most_left = _unit(a), _smallest(m, n, tie), max(n / 16, 4) if compute_dtype is None else math.inf
     s = _start(x, _gram(x, product), guess, tie)
     if m >= 2 * n:
         z = varying_like(jnp.eye(n, dtype=a.dtype), a)
-        warm = _iterate(s._replace(x=z), product, tol=0.03, limit=64 * tie, gram=True)
+        warm = _iterate(s._replace(x=z), product, tol=0.03, limit=64 * tie, most_left=most_left, gram=True)
         x = jnp.where(warm.defect < _NEAR, product(x, warm.x), x)
-        s = _start(x, _gram(x, product), guess, tie)
-    s = _iterate(s, product, max(wanted, rounding), _PASSED)
+        s = _start(x, _gram(x, product), guess, tie)._replace(step=jnp.where(warm.step < _MOST_STEPS, 0, _MOST_STEPS))
+    s = _iterate(s, product, max(wanted, rounding), _PASSED, most_left)
     last: Product = product
     if compute_dtype is not None and tol is not None:
         last, unchecked = full, jnp.zeros_like(s.floor)
-        s = _iterate(_measured(s.x, _gram(s.x, last), s.lower, s.upper, unchecked), last, wanted, _PASSED)
+        s = _iterate(_measured(s.x, _gram(s.x, last), s.lower, s.upper, unchecked), last, wanted, _PASSED, most_left)
     c = s.centre.astype(a.dtype)
     q = c * last(s.x, 1.5 * jnp.eye(n, dtype=a.dtype) - 0.5 * (c * c) * s.r)
     return q, (s.defect <= max(wanted, rounding)) & (s.floor < _PASSED)

@@ -26,7 +26,7 @@ def truncated_svd(a: Array, k: int, tol: float | None, key: Array | None) -> tup
     if not by_krylov(a.shape, k):
         return thin_svd(x)
     # Not of x, which would be a copy of a large matrix; non-finite ones end the search by themselves.
-    leading = krylov.leading_triplets(a, k, e, tol=tol, key=key, by_gap=False)
+    leading = krylov.leading_triplets(a, k, e, tol=tol, key=key, until="residuals")
     return leading.u, leading.s, leading.vh
 
 
