@@ -132,21 +132,18 @@ def errors(work: Work, run: Callable, x: np.ndarray) -> tuple[float, float]:
     return float(value_error), float(np.max(np.linalg.norm(g - h, axis=(-2, -1)) / size))
 
 
-def interleaved(runs: list[Callable[[], Any] | None], rounds: int) -> list[list[float]]:
-    """Seconds of each run in each round; those of a round are called in turn, short ones many times."""
-    present = [r for r in runs if r is not None]
-    once = sum(min(seconds(r) for _ in range(2)) for r in present)
-    calls = max(1, round(0.05 / once))
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        best = [inf] * len(runs)
-        for _ in range(calls):
-            for i, run in enumerate(runs):
-                if run is not None:
-                    best[i] = min(best[i], seconds(run))
-        for i, t in enumerate(best):
-            times[i].append(t)
-    return times
+def interleaved(
+    runs: list[Callable[[], Any] | None], rounds: int, block: float = 0.2, rest: float = 0.2
+) -> list[list[float]]:
+    """Seconds of each run in each round: the shortest of the calls that fill a block of so many seconds, three at
+    least, after a rest, as LAPACK's threads go on to wait for work on the cores that the next run needs."""
+    calls = [0 if run is None else max(3, round(block / min(seconds(run) for _ in range(2)))) for run in runs]
+
+    def shortest(run: Callable[[], Any] | None, calls: int) -> float:
+        time.sleep(rest)
+        return min((seconds(run) for _ in range(calls)), default=inf) if run else inf
+
+    return [list(t) for t in zip(*([*map(shortest, runs, calls)] for _ in range(rounds)), strict=True)]
 
 
 def seconds(run: Callable[[], Any]) -> float:
