@@ -43,7 +43,7 @@ class LinearOperator:
 
     It is taken by ``spectral_norm``, ``ky_fan_norm``, ``frobenius_norm``, ``squared_frobenius_norm``,
     ``nuclear_norm`` with ``rank``, the norm objects of these, ``singular_values``, ``truncated_svd`` and
-    ``norm_bounds``; any other norm raises ``ValueError``, since it needs the entries. Cost of k singular values: 16
+    ``norm_bounds``; any other norm raises ``ValueError``, since it needs the entries. Cost of k singular values: 8
     to 320 products with 4 vectors each, half of them adjoint, and k + 7 products at last; memory, k + 40 vectors
     of the smaller dimension. Where ``k + 39 > min(m, n)`` the matrix is formed instead, by min(m, n) products.
 

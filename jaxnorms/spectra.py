@@ -120,7 +120,7 @@ def truncated_svd(
     left out, too.
 
     Derivatives flow through ``s``, as in :func:`singular_values`; ``u`` and ``vh`` are constants, and
-    so is the bound. Cost: two passes over ``a`` per step of 4 vectors, 16 at least, and one for the bound.
+    so is the bound. Cost: two passes over ``a`` per step of 4 vectors, 8 at least, and one for the bound.
     Of a :class:`LinearOperator` the bound takes min(m, n) products, which can be much more than the rest; within
     ``jit`` a bound that nobody uses is not computed.
     Source: Musco and Musco 2015; Wu and Simon 2000.
@@ -193,7 +193,11 @@ def spectrum_summary(a: ArrayLike) -> SpectrumSummary:
 
 
 def _summary(a: Array) -> SpectrumSummary:
-    s = _values(a, min(a.shape))
+    return summary_of(_values(a, min(a.shape)), max(a.shape))
+
+
+def summary_of(s: Array, size: int) -> SpectrumSummary:
+    """That of a matrix with the singular values ``s`` and ``size`` rows or columns, whichever are more."""
     largest, least = (s[0], s[-1]) if s.size else (jnp.zeros((), s.dtype),) * 2
     zero = largest == 0
     t = s / jnp.where(zero, 1, largest)
@@ -201,7 +205,7 @@ def _summary(a: Array) -> SpectrumSummary:
     p = t / jnp.where(zero, 1, total)
     entropy = -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)))
     squares = jnp.sum(jnp.square(t))
-    floor = max(a.shape) * jnp.finfo(s.dtype).eps * largest
+    floor = size * jnp.finfo(s.dtype).eps * largest
     singular = least == 0
     return SpectrumSummary(
         spectral_norm=largest,

@@ -8,8 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def inner(g: Array, e: Array) -> Array:
-    """``Re<g, e>``."""
+def inner(g: Any, e: Any) -> Array:
+    """``Re<g, e>`` of arrays, or of pytrees of them."""
+    return jax.tree.reduce(jnp.add, jax.tree.map(_inner, g, e))
+
+
+def _inner(g: Array, e: Array) -> Array:
     if jnp.iscomplexobj(g):
         return jnp.sum(g.real * e.real + g.imag * e.imag)
     return jnp.sum(g * e)

@@ -1,6 +1,6 @@
 """Norms of matrices and vectors, differentiable twice.
 
-A norm is a *lift* (see ``jaxnorms.lifts``): an object with four methods on one matrix,
+A norm is a *lift* (see ``jaxnorms.lifts``): an object with four methods on one matrix, or on factors of it,
 
     value(a)                  the norm
     factors(a)                (value, f): what the backward pass keeps besides ``a``
@@ -37,19 +37,19 @@ from jaxnorms._split import Names, sum_over
 
 
 class Lift(Protocol):
-    """What a norm must offer on one matrix (or vector, for the entrywise lift)."""
+    """What a norm must offer on one matrix (or vector, for the entrywise lift; or pair of factors)."""
 
     @property
     def names(self) -> Names: ...  # mesh axes over which the matrix is split
 
-    def value(self, a: Array) -> Array: ...
-    def factors(self, a: Array) -> tuple[Array, Any]: ...
-    def subgradient(self, a: Array, factors: Any) -> Array: ...
-    def curvature(self, a: Array, e: Array) -> Array: ...
+    def value(self, a: Any) -> Array: ...
+    def factors(self, a: Any) -> tuple[Array, Any]: ...
+    def subgradient(self, a: Any, factors: Any) -> Any: ...
+    def curvature(self, a: Any, e: Any) -> Any: ...
 
 
 @jax.custom_jvp
-def evaluate(lift: Lift, a: Array) -> Array:
+def evaluate(lift: Lift, a: Any) -> Array:
     """The norm of one matrix, with the derivatives described above."""
     return lift.value(a)
 
@@ -61,7 +61,7 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
-def _factors(lift: Lift, a: Array) -> tuple[Array, Any]:
+def _factors(lift: Lift, a: Any) -> tuple[Array, Any]:
     return lift.factors(a)
 
 
@@ -76,12 +76,12 @@ def _first_order(primals, tangents):
     value, factors = _factors(lift, a)
     tangent = sum_over(_pair(lift, a, factors, da), lift.names)
     if jax.tree.leaves(lift):  # traced parameters, such as the order p of schatten_norm
-        tangent += _tree_inner(_slope(lift, a), dlift)
+        tangent += inner(_slope(lift, a), dlift)
     return (value, factors), tangent
 
 
 @partial(jax.checkpoint, prevent_cse=False)
-def _pair(lift: Lift, a: Array, factors: Any, da: Array) -> Array:
+def _pair(lift: Lift, a: Any, factors: Any, da: Any) -> Array:
     return inner(_subgradient(lift, a, factors), da)
 
 
@@ -89,8 +89,8 @@ def _pair(lift: Lift, a: Array, factors: Any, da: Array) -> Array:
 
 
 @jax.custom_jvp
-def _subgradient(lift: Lift, a: Array, factors: Any) -> Array:
-    return like(a, lift.subgradient(a, factors))
+def _subgradient(lift: Lift, a: Any, factors: Any) -> Any:
+    return jax.tree.map(like, a, lift.subgradient(a, factors))
 
 
 @_subgradient.defjvp
@@ -98,18 +98,18 @@ def _(primals, tangents):
     (lift, a, factors), (dlift, da, _) = primals, tangents
     g = _subgradient(lift, a, factors)
     lift, a = last_derivative((lift, a))
-    dg = like(a, lift.curvature(a, da))
+    dg = jax.tree.map(like, a, lift.curvature(a, da))
     if jax.tree.leaves(lift):
-        dg += jax.jvp(lambda p: _dense(p, a), (lift,), (dlift,))[1]
+        dg = jax.tree.map(jnp.add, dg, jax.jvp(lambda p: _dense(p, a), (lift,), (dlift,))[1])
     return g, dg
 
 
-def subgradient(lift: Lift, a: Array) -> Array:
+def subgradient(lift: Lift, a: Any) -> Any:
     """G as a function of its own, once differentiable."""
     return _subgradient(lift, a, _factors(lift, a)[1])
 
 
-def _dense(lift: Lift, a: Array) -> Array:
+def _dense(lift: Lift, a: Any) -> Any:
     return lift.subgradient(a, lift.factors(a)[1])
 
 
@@ -117,7 +117,7 @@ def _dense(lift: Lift, a: Array) -> Array:
 
 
 @jax.custom_jvp
-def _slope(lift: Lift, a: Array) -> Lift:
+def _slope(lift: Lift, a: Any) -> Lift:
     return jax.grad(lambda p: p.value(a))(lift)
 
 
@@ -129,7 +129,3 @@ def _(primals, tangents):
     # By symmetry of the mixed derivative: d(slope) in the direction da is the slope of Re<G, da>.
     mixed = jax.grad(lambda p: sum_over(inner(_dense(p, a), da), p.names))(lift)
     return slope, jax.tree.map(jnp.add, along, mixed)
-
-
-def _tree_inner(x: Any, y: Any) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p, q: jnp.sum(p * q), x, y))

@@ -5,8 +5,22 @@ last two axes input and output channels, if it has more; other leaves (biases, s
 the two. What is done with them each function says.
 """
 
+from jaxnorms.learning.attention import AttentionRankProfile, attention_logit_bound, attention_rank_profile
 from jaxnorms.learning.clipping import clip_by_global_norm, clip_by_norm
 from jaxnorms.learning.convolution import conv_spectral_norm
+from jaxnorms.learning.factored import (
+    balanced_factors,
+    factored_frobenius_norm,
+    factored_ky_fan_norm,
+    factored_norm,
+    factored_nuclear_bound,
+    factored_nuclear_norm,
+    factored_operator,
+    factored_schatten_norm,
+    factored_singular_values,
+    factored_spectral_norm,
+    latent_attention_factors,
+)
 from jaxnorms.learning.penalties import penalty
 from jaxnorms.learning.spectral_normalization import (
     SpectralNormState,
@@ -16,12 +30,26 @@ from jaxnorms.learning.spectral_normalization import (
 )
 
 __all__ = [
+    "AttentionRankProfile",
     "SpectralNormState",
+    "attention_logit_bound",
+    "attention_rank_profile",
+    "balanced_factors",
     "clip_by_global_norm",
     "clip_by_norm",
     "conv_spectral_norm",
     "estimate_spectral_norm",
+    "factored_frobenius_norm",
+    "factored_ky_fan_norm",
+    "factored_norm",
+    "factored_nuclear_bound",
+    "factored_nuclear_norm",
+    "factored_operator",
+    "factored_schatten_norm",
+    "factored_singular_values",
+    "factored_spectral_norm",
     "init_spectral_norm",
+    "latent_attention_factors",
     "penalty",
     "spectral_normalize",
 ]
