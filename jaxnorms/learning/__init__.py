@@ -5,8 +5,11 @@ last two axes input and output channels, if it has more; other leaves (biases, s
 the two. What is done with them each function says.
 """
 
+from jaxnorms.learning.allocation import RankAllocation, rank_allocation
 from jaxnorms.learning.attention import AttentionRankProfile, attention_logit_bound, attention_rank_profile
+from jaxnorms.learning.auditing import Audit, AuditRow, audit
 from jaxnorms.learning.clipping import clip_by_global_norm, clip_by_norm
+from jaxnorms.learning.compression import LowRankApproximation, compress, low_rank_approximation
 from jaxnorms.learning.convolution import conv_spectral_norm
 from jaxnorms.learning.factored import (
     balanced_factors,
@@ -31,12 +34,18 @@ from jaxnorms.learning.spectral_normalization import (
 
 __all__ = [
     "AttentionRankProfile",
+    "Audit",
+    "AuditRow",
+    "LowRankApproximation",
+    "RankAllocation",
     "SpectralNormState",
     "attention_logit_bound",
     "attention_rank_profile",
+    "audit",
     "balanced_factors",
     "clip_by_global_norm",
     "clip_by_norm",
+    "compress",
     "conv_spectral_norm",
     "estimate_spectral_norm",
     "factored_frobenius_norm",
@@ -50,6 +59,8 @@ __all__ = [
     "factored_spectral_norm",
     "init_spectral_norm",
     "latent_attention_factors",
+    "low_rank_approximation",
     "penalty",
+    "rank_allocation",
     "spectral_normalize",
 ]
