@@ -56,6 +56,8 @@ bench: .venv/installed-benchmarks
 	$(BIN)/python benchmarks/mesh.py
 	$(BIN)/python benchmarks/geometry.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/factored.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/audit.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/digits.py
 
 clean:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from differences import against_differences
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from matrices import COMPLEX, DTYPES, REAL, gaussian, prescribed, tolerance, unitary
 
 import jaxnorms as jn
@@ -142,6 +144,23 @@ def test_residuals_are_thin():
     _, pullback = jax.vjp(jn.factored_nuclear_norm, b, a)
     kept = sum(np.size(x) for x in jax.tree.leaves(pullback))
     assert kept <= 2 * (b.size + a.size) + 100
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_factors_on_a_mesh_stay_where_they_are(kind):
+    b, a = gaussian((64, 4), REAL), gaussian((4, 32), REAL, 1)
+    both = jax.jit(jax.value_and_grad(jn.factored_nuclear_norm, argnums=(0, 1)))
+    expected, theirs = both(b, a)
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
+    with jax.sharding.set_mesh(mesh):
+        pair = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in ((b, P(("x", "y"))), (a, P(None, "x")))]
+        value, ours = both(*pair)
+        compiled = both.lower(*pair).compile().as_text()
+    assert "[64,4]" not in compiled  # no device holds all of B
+    np.testing.assert_allclose(value, expected, rtol=tolerance(REAL))
+    for x, y, given in zip(ours, theirs, pair, strict=True):
+        np.testing.assert_allclose(x, y, atol=tolerance(REAL, 200))
+        assert x.sharding.is_equivalent_to(given.sharding, 2)
 
 
 def test_named_norms():
