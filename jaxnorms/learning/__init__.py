@@ -9,6 +9,7 @@ from jaxnorms.learning.allocation import RankAllocation, rank_allocation
 from jaxnorms.learning.attention import AttentionRankProfile, attention_logit_bound, attention_rank_profile
 from jaxnorms.learning.auditing import Audit, AuditRow, audit
 from jaxnorms.learning.clipping import clip_by_global_norm, clip_by_norm
+from jaxnorms.learning.complexity import frobenius_product_bound, margins, normalized_margins, spectral_complexity
 from jaxnorms.learning.compression import LowRankApproximation, compress, low_rank_approximation
 from jaxnorms.learning.convolution import conv_spectral_norm
 from jaxnorms.learning.factored import (
@@ -24,6 +25,7 @@ from jaxnorms.learning.factored import (
     factored_spectral_norm,
     latent_attention_factors,
 )
+from jaxnorms.learning.lipschitz import lipschitz_bound, stable_rank
 from jaxnorms.learning.penalties import penalty
 from jaxnorms.learning.spectral_normalization import (
     SpectralNormState,
@@ -57,10 +59,16 @@ __all__ = [
     "factored_schatten_norm",
     "factored_singular_values",
     "factored_spectral_norm",
+    "frobenius_product_bound",
     "init_spectral_norm",
     "latent_attention_factors",
+    "lipschitz_bound",
     "low_rank_approximation",
+    "margins",
+    "normalized_margins",
     "penalty",
     "rank_allocation",
+    "spectral_complexity",
     "spectral_normalize",
+    "stable_rank",
 ]
