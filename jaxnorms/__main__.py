@@ -87,7 +87,7 @@ def _audit(args: argparse.Namespace) -> None:
     tensors = [(tensor, None) for tensor in open_checkpoint(args.file)]
     progress = not args.quiet and sys.stderr.isatty()
     found = audit_tensors(tensors, args.where, args.energy, layout_of, progress)
-    picture = None if args.plot is None else png(found)
+    picture = None if args.plot is None else png(found.spectra)
     print(found.to_json() if args.json else _page(args.file, found), flush=True)
     if picture is not None:
         replace_file(args.plot, picture)

@@ -4,35 +4,36 @@ import importlib
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxnorms.learning.auditing import Audit
 
 # Okabe and Ito's colours, distinguishable with any colour vision, but for the yellow, too light on white.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _STYLES = ("-", "--", "-.", ":")
+# Viridis ends in a yellow likewise.
+_DARKER_THAN = 0.9
 # What is smaller, relative to the largest, is rounding of the decomposition, and left out.
 _FLOOR = 1e-16
 _LONGEST_NAME = 40
 
 
-def png(audit: "Audit") -> bytes:
-    """``s_i / s_1`` on a logarithmic scale against ``i / n``, a line for each tensor that is not tied to another."""
+def png(spectra: Sequence[tuple[str, np.ndarray]]) -> bytes:
+    """``s_i / s_1`` on a logarithmic scale against ``i / n``, a line for each name and descending spectrum."""
     figure = _matplotlib("figure").Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    rows = [row for row in audit.rows if row.tied_to is None and 0 < row.spectral_norm < float("inf")]
-    few = len(rows) <= len(_COLOURS)
-    scale = _matplotlib("cm").ScalarMappable(_matplotlib("colors").Normalize(1, max(len(rows), 2)), "viridis")
-    for i, row in enumerate(rows):
-        t = row.singular_values / row.singular_values[0]
+    few = len(spectra) <= len(_COLOURS)
+    colors = _matplotlib("colors")
+    dark = colors.ListedColormap(_matplotlib("cm").viridis(np.linspace(0, _DARKER_THAN, 256)))
+    scale = _matplotlib("cm").ScalarMappable(colors.Normalize(1, max(len(spectra), 2)), dark)
+    for i, (name, s) in enumerate(spectra):
+        t = s / s[0]
         t = np.where(t > _FLOOR, t, np.nan)
         look: dict[str, Any] = {"color": scale.to_rgba(i + 1), "linewidth": 1, "alpha": 0.8}
         if few:
-            name = row.name.encode("unicode_escape").decode() if not row.name.isprintable() else row.name
+            name = name.encode("unicode_escape").decode() if not name.isprintable() else name
             name = name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
             # A dollar sign would begin a formula.
             look = {"color": _COLOURS[i], "linestyle": _STYLES[i % len(_STYLES)], "label": name.replace("$", r"\$")}
@@ -42,13 +43,13 @@ def png(audit: "Audit") -> bytes:
         xlim=(0, 1.02),
         xlabel="position in the spectrum, $i / n$",
         ylabel="singular value relative to the largest, $s_i / s_1$",
-        title=f"Spectra of {len(rows)} tensors" if len(rows) != 1 else "Spectrum of 1 tensor",
+        title=f"Spectra of {len(spectra)} tensors" if len(spectra) != 1 else "Spectrum of 1 tensor",
     )
     axes.set_ylim(top=1.5)
     axes.grid(alpha=0.3)
-    if rows and few:
+    if spectra and few:
         figure.legend(loc="outside right upper", fontsize=9)
-    elif rows:
+    elif spectra:
         figure.colorbar(scale, ax=axes, label="order in the checkpoint")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=130)

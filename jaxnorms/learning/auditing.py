@@ -17,6 +17,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxnorms.checkpoints import Tensor, printable
+from jaxnorms.learning.audit_plot import png, replace_file
 from jaxnorms.learning.blocked_spectrum import reduced, scaled_to_double
 from jaxnorms.learning.convolution_operator import kernel_order
 from jaxnorms.learning.kernel_bound import kernel_bound
@@ -92,6 +93,12 @@ class Audit:
     left_out_parameters: int
 
     @property
+    def spectra(self) -> list[tuple[str, np.ndarray]]:
+        """Names and singular values of the rows that are finite, not zero, and not tied to another."""
+        kept = [row for row in self.rows if row.tied_to is None and 0 < row.spectral_norm < math.inf]
+        return [(row.name, row.singular_values) for row in kept]
+
+    @property
     def parameters(self) -> int:
         """Those of the rows; of tied tensors once."""
         return sum(row.parameters for row in self.rows if row.tied_to is None)
@@ -162,9 +169,7 @@ class Audit:
 
     def plot(self, path: Any) -> None:
         """The spectra, ``s_i / s_1`` against ``i / n``, as a PNG file. Needs matplotlib (``ImportError``)."""
-        from jaxnorms.learning.audit_plot import png, replace_file
-
-        replace_file(path, png(self))
+        replace_file(path, png(self.spectra))
 
 
 def audit(
