@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: demo test test-floor lint notebooks nightly bench clean
+.PHONY: demo test test-floor lint notebooks docs nightly bench clean
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -40,6 +40,11 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The site, in build/site; warnings are errors.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict --quiet
 
 nightly: .venv/installed-test notebooks test-floor
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2 -m "slow or not slow"

@@ -9,12 +9,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# The doctests print float32 results; what precision does not touch runs in double precision alone.
+# The doctests and the site print float32 results; what precision does not touch runs in double precision alone.
 ONCE = (
     "adapters",
     "adversarial_training",
     "arguments",
+    "audit",
     "charpoly",
+    "checkpoints",
     "comparison",
     "convolution",
     "eigenvalues",
@@ -29,7 +31,9 @@ ONCE = (
     "transformations",
     "user_gauge",
 )
-collect_ignore_glob = ["jaxnorms/*"] if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
+collect_ignore_glob = (
+    ["jaxnorms/*", "tests/test_docs.py"] if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
+)
 
 
 _tests = itertools.count(1)
