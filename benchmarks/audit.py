@@ -114,7 +114,8 @@ def write(path: Path, tensors: dict[str, Prescribed], seed: int) -> None:
 
 def audited(path: Path) -> tuple[dict[str, Any], float, float]:
     """What the command prints, its seconds, and its peak of memory in bytes."""
-    command = [sys.executable, "-c", PROCESS, "audit", str(path), "--json", "--energy", str(ENERGY)]
+    options = ["--json", "--energy", str(ENERGY), "--layout", "HWIO"]
+    command = [sys.executable, "-c", PROCESS, "audit", str(path), *options]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start

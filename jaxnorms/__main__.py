@@ -1,16 +1,16 @@
-"""The command line: ``python -m jaxnorms audit FILE``."""
+"""The command line: ``python -m jaxnorms audit FILE ...``."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import numpy as np
 
-from jaxnorms.checkpoints import CheckpointError, Tensor, open_checkpoint, printable
+from jaxnorms.checkpoints import CheckpointError, Tensor, open_checkpoints, printable
 from jaxnorms.learning.audit_plot import png, replace_file, writable
 from jaxnorms.learning.auditing import Audit, audit_tensors
 
@@ -59,9 +59,15 @@ def _refused(fault: str, code: int = _FAULT) -> int:
 def _describe(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "For every matrix and convolution kernel of a checkpoint: norms, ranks, condition; and a Lipschitz bound of "
-        "their composition. In double precision, one tensor in memory at a time."
+        "their composition. In double precision, one tensor in memory at a time: a square one in float32 takes about "
+        "four times what it takes stored. One of 2048 x 2048 takes about 1.4 seconds on one thread, and m x n in "
+        "proportion to m n min(m, n)."
     )
-    parser.add_argument("file", help="a .safetensors or .npz file")
+    parser.add_argument(
+        "file",
+        nargs="+",
+        help="a .safetensors or .npz file, or the .safetensors.index.json of several; all are one checkpoint",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: NaN is null, infinities are strings")
     parser.add_argument("--plot", metavar="FILE.png", help="write the spectra as a picture (needs matplotlib)")
     parser.add_argument("--where", metavar="REGEX", help="only tensors in whose name this is found")
@@ -69,24 +75,36 @@ def _describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout",
         metavar="OIHW[,OIW,...]",
-        help="axes of the kernels, one layout for each number of axes; the default is (..., in, out), as HWIO",
+        help="axes of the kernels, one layout for each number of axes: OIHW, OIW for PyTorch, HWIO, WIO for Flax; "
+        "without it tensors of 3 axes or more, beyond their batch axes, are refused",
+    )
+    parser.add_argument(
+        "--batch-axes",
+        metavar="[REGEX=]N",
+        action="append",
+        default=[],
+        help="the first N axes of tensors in whose name this is found, or of all others, count matrices or kernels (of "
+        "experts, of scanned layers), each with a row of its own; repeatable, the first REGEX found is taken",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _audit(args: argparse.Namespace) -> None:
-    layouts = _layouts(args.layout)
+    layouts, batch_axes = _layouts(args.layout), _batch_axes(args.batch_axes)
 
-    def layout_of(tensor: Tensor) -> Any:
-        if layouts and len(tensor.shape) not in layouts:
-            raise ValueError(f"--layout has none for the {len(tensor.shape)} axes of tensor {tensor.name!r}")
-        return layouts.get(len(tensor.shape))
+    def layout_of(tensor: Tensor, axes: int) -> str:
+        if axes not in layouts:
+            raise ValueError(
+                f"tensor {tensor.name!r} of shape {tensor.shape}: give --layout of its {axes} axes (such as OIHW for "
+                "PyTorch, HWIO for Flax), --batch-axes if it is a stack, or --where to leave it out"
+            )
+        return layouts[axes]
 
     if args.plot is not None:
         writable(args.plot)
-    tensors = [(tensor, None) for tensor in open_checkpoint(args.file)]
+    tensors = [(tensor, None) for tensor in open_checkpoints(args.file)]
     progress = not args.quiet and sys.stderr.isatty()
-    found = audit_tensors(tensors, args.where, args.energy, layout_of, progress)
+    found = audit_tensors(tensors, args.where, batch_axes, args.energy, layout_of, progress)
     picture = None if args.plot is None else png(found.spectra)
     print(found.to_json() if args.json else _page(args.file, found), flush=True)
     if picture is not None:
@@ -101,8 +119,19 @@ def _layouts(given: str | None) -> dict[int, str]:
     return layouts
 
 
-def _page(file: str, found: Audit) -> str:
-    return f"{printable(Path(file).name)}\n\n{found.table()}"
+def _batch_axes(given: Sequence[str]) -> dict[str, int]:
+    """The pattern that is found in every name comes last, wherever it was given."""
+    found: dict[str, int] = {}
+    for choice in given:
+        pattern, _, number = choice.rpartition("=")
+        if not (number.isascii() and number.isdecimal() and len(number) < 4) or pattern in found:
+            raise ValueError(f"--batch-axes must be N or REGEX=N, each REGEX once, got {choice!r}")
+        found[pattern] = int(number)
+    return {pattern: found[pattern] for pattern in sorted(found, key=lambda pattern: not pattern)}
+
+
+def _page(files: Sequence[str], found: Audit) -> str:
+    return f"{printable(', '.join(Path(file).name for file in files))}\n\n{found.table()}"
 
 
 if __name__ == "__main__":

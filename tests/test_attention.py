@@ -30,7 +30,7 @@ def test_the_bound_of_weights_is_attained():
 def test_many_tokens_take_no_matrix_of_logits():
     tokens = jax.ShapeDtypeStruct((4, 20000, 64), jnp.float32)
     compiled = jax.jit(jn.attention_logit_bound).lower(tokens, tokens).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 20 * np.prod(tokens.shape) * 4  # logits: 78 times as many
+    assert compiled.memory_analysis().temp_size_in_bytes < 8 * np.prod(tokens.shape) * 4  # logits: 312 times as many
 
 
 def test_rank_profile():
@@ -60,6 +60,7 @@ def test_sixteen_bits_whose_product_overflows():
     q = jnp.full((400, 16), 10, jnp.float16)
     value = jn.attention_logit_bound(q, q)
     assert value.dtype == jnp.float16
+    assert np.isposinf(value)  # 160000
     np.testing.assert_allclose(np.float64(jn.attention_logit_bound(q, q / 4)), 40000, rtol=1e-3)
 
 

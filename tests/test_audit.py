@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from matrices import REAL, gaussian, prescribed, spectra, tolerance
 
 import jaxnorms as jn
 from jaxnorms.__main__ import main
-from jaxnorms.learning.auditing import audit
+from jaxnorms.checkpoints import Tensor
+from jaxnorms.learning.auditing import audit, audit_tensors
 from jaxnorms.learning.blocked_spectrum import reduced
 from jaxnorms.learning.kernel_bound import kernel_bound
 
@@ -60,6 +62,14 @@ def test_compressible_rank_is_the_least_that_keeps_the_energy():
         assert row.energy_rank == rank, energy
         assert row.saved_parameters == max(0, 16 - 8 * rank)
     assert only([np.eye(100)]).energy_rank == 99
+
+
+def test_where_and_layouts_are_asked_of_a_stack_as_a_whole():
+    params = {"conv": gaussian((2, 5, 4, 3), REAL), "w": np.eye(3), "none": np.zeros((0, 3, 3))}
+    found = audit(params, batch_axes={"conv|none": 1}, where="v$|none$", dimension_numbers={"v$": "OIW"})
+    assert [row.name for row in found.rows] == ["conv[0]", "conv[1]"]
+    assert (found.left_out, found.rows[0].shape) == (1, (5, 4, 3))
+    np.testing.assert_allclose(found.rows[1].lipschitz, only([params["conv"][1].transpose(2, 1, 0)]).lipschitz)
 
 
 def test_stacked_layers_have_a_row_each():
@@ -143,6 +153,15 @@ def test_kernels_have_the_bound_of_the_convolution():
     np.testing.assert_allclose(only([pointwise]).lipschitz, np.linalg.norm(pointwise[0, 0], 2), rtol=EXACT)
 
 
+def test_bounds_of_kernels_are_those_of_their_stored_entries_at_every_scale():
+    """In 16 bits as in double precision of the same entries, and exact under powers of two."""
+    for shape in ((3, 2, 4, 5), (1, 3, 40, 36), (1, 1, 2, 3)):
+        kernel = gaussian(shape, np.float64).astype(ml_dtypes.bfloat16)
+        expected = only([kernel.astype(np.float64)]).lipschitz
+        assert only([kernel]).lipschitz == expected
+        assert only([np.ldexp(kernel.astype(np.float64), 900)]).lipschitz == math.ldexp(expected, 900)
+
+
 def test_bounds_of_kernels_with_many_channels_are_attained_on_the_grid():
     """Cholesky's test of each frequency leaves the largest norm out nowhere."""
     for kernel in (gaussian((3, 40, 50), np.float64), gaussian((2, 1, 50, 36), np.complex128)):
@@ -150,7 +169,7 @@ def test_bounds_of_kernels_with_many_channels_are_attained_on_the_grid():
         transform = np.fft.fft(kernel, 16 * k, axis=0).reshape(16 * k, *kernel.shape[-2:])
         largest = np.linalg.norm(transform, 2, axis=(1, 2)).max()
         expected = largest / math.cos(math.pi * (k - 1) / (16 * k)) ** 0.5
-        np.testing.assert_allclose(kernel_bound(kernel), expected, rtol=tolerance(np.float64))
+        np.testing.assert_allclose(kernel_bound(kernel, 0), expected, rtol=tolerance(np.float64))
 
 
 def test_tied_tensors_count_once_as_parameters_and_each_time_in_the_bound():
@@ -189,7 +208,7 @@ def test_bad_arguments_are_refused():
         with pytest.raises(ValueError, match="audit: energy must be above 0 and at most 1"):
             audit([np.eye(2)], energy=energy)
     with pytest.raises(TypeError, match="audit: energy must be a number"):
-        audit([np.eye(2)], energy="all")
+        audit([np.eye(2)], energy="all")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"audit: params must hold concrete arrays.* at 'w'"):
         jax.jit(lambda w: audit({"w": w}).lipschitz_bound)(jnp.eye(2))
     with pytest.raises(ValueError, match="audit: where must hold regular expressions"):
@@ -218,7 +237,7 @@ def strict(text):
 
 def test_command_line_reports_what_audit_finds(checkpoint, capsys):
     arrays, path = checkpoint
-    assert main(["audit", path, "--json"]) == 0
+    assert main(["audit", path, "--json", "--layout", "HWIO"]) == 0
     out, err = capsys.readouterr()
     found = strict(out)
     rows = {row["name"]: row for row in found["tensors"]}
@@ -248,13 +267,67 @@ def test_layouts_of_the_command_line_go_by_the_number_of_axes(checkpoint, capsys
 
 
 @pytest.mark.parametrize(
+    ("options", "axes"), [([], 4), (["--layout", "OIW"], 4), (["--layout", "HWIO", "--batch-axes", "c=1"], 3)]
+)
+def test_kernels_of_which_no_layout_is_given_are_refused_in_one_line(checkpoint, capsys, options, axes):
+    assert main(["audit", checkpoint[1], *options]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert f"tensor 'conv' of shape (2, 3, 3, 3): give --layout of its {axes} axes" in err
+    for word in ("OIHW for PyTorch", "HWIO for Flax", "--batch-axes", "--where"):
+        assert word in err
+
+
+def test_batch_axes_of_the_command_line(tmp_path, capsys):
+    """Those of the first pattern found, and of all others those that are given without one."""
+    arrays = {"experts": gaussian((2, 5, 4), REAL), "convs": gaussian((2, 4, 3, 3), REAL), "w": gaussian((3, 2), REAL)}
+    np.savez(tmp_path / "a.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    options = ["--batch-axes", "0", "--batch-axes", "^exp=1", "--batch-axes", "s$=1", "--layout", "OIW"]
+    assert main(["audit", str(tmp_path / "a.npz"), "--json", *options]) == 0
+    rows = strict(capsys.readouterr().out)["tensors"]
+    found = audit(arrays, batch_axes={"s$": 1}, dimension_numbers="OIW").rows
+    assert [row["name"] for row in rows] == ["experts[0]", "experts[1]", "convs[0]", "convs[1]", "w"]
+    assert {row["name"]: row["lipschitz"] for row in rows} == {row.name: row.lipschitz for row in found}
+    assert main(["audit", str(tmp_path / "a.npz"), "--json", "--batch-axes", "1", "--where", "exp|w"]) == 0
+    found = strict(capsys.readouterr().out)
+    assert ([row["name"] for row in found["tensors"]], found["left_out"]) == (["experts[0]", "experts[1]"], 2)
+
+
+def test_a_stack_is_read_once_and_kept_no_longer_than_its_rows():
+    alive = weakref.WeakSet()
+
+    def reader(name):
+        def read():
+            assert not alive, name
+            a = Kept((2, 3, 2, 2))
+            a[...] = gaussian(a.shape, np.float64)
+            alive.add(a)
+            reads.append(name)
+            return a
+
+        return read
+
+    class Kept(np.ndarray):
+        __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
+
+    reads: list[str] = []
+    tensors = [(Tensor(name, (2, 3, 2, 2), np.dtype(float), reader(name)), None) for name in "ab"]
+    found = audit_tensors(tensors, None, 2, 0.99, lambda tensor, axes: None, False)
+    assert (len(found.rows), reads) == (12, ["a", "b"])
+    assert not alive
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--energy", "2"], "energy must be above 0"),
         (["--energy", "much"], "invalid float value"),
         (["--where", "("], "where must hold regular expressions"),
         (["--layout", "OI"], "--layout"),
-        (["--layout", "OIW"], "--layout has none for the 4 axes of tensor 'conv'"),
+        (["--batch-axes", "conv=-1"], "--batch-axes must be N or REGEX=N"),
+        (["--batch-axes", "conv"], "--batch-axes must be N or REGEX=N"),
+        (["--batch-axes", "1", "--batch-axes", "2"], "each REGEX once, got '2'"),
+        (["--batch-axes", "(=1"], "batch_axes must hold regular expressions"),
         (["--plot", "a.pdf"], ".png"),
         (["--plot", "nowhere/a.png"], "no such directory"),
         (["--colour"], "unrecognized arguments"),

@@ -31,7 +31,8 @@ NAMES["complex64"] = "C64"
 
 def safetensors(arrays, change=lambda header: None, tail=b""):
     """The bytes of a file, of a header that may be changed."""
-    header, data = {"__metadata__": {"format": "np"}}, b""
+    header: dict = {"__metadata__": {"format": "np"}}
+    data = b""
     for name, a in arrays.items():
         offsets = [len(data), len(data) + a.nbytes]
         header[name] = {"dtype": NAMES[a.dtype.name], "shape": list(a.shape), "data_offsets": offsets}
@@ -93,7 +94,7 @@ W = {"w": np.eye(3, dtype=np.float32)}
 TWO = {"v": np.eye(2, dtype=np.float32), **W}
 GOOD, GOOD_NPZ = safetensors(W), npz(W)
 FLIPPED = GOOD_NPZ.replace(np.float32(1).tobytes(), np.float32(2).tobytes(), 1)
-OBJECT = npz({"w": np.array([{}], dtype=object)}, allow_pickle=True)
+OBJECT = npz({"w": np.array([[{}]], dtype=object)}, allow_pickle=True)
 DEEP = b"[" * 100_000
 # file name, content, words of the message
 BAD = {
@@ -110,7 +111,17 @@ BAD = {
     "a name twice": ("a.safetensors", (15).to_bytes(8, "little") + b'{"a":{},"a":{}}', "twice"),
     "no entry": ("a.safetensors", safetensors(W, lambda header: header.update(w=3)), "'w'"),
     "unknown type": ("a.safetensors", safetensors(W, entry(dtype="F4")), "unsupported dtype 'F4'"),
-    "type of another kind": ("a.safetensors", safetensors(W, entry(dtype=["F32"])), "unsupported dtype"),
+    "type of another kind": ("a.safetensors", safetensors(W, entry(dtype=["F32"])), "has dtype ['F32']"),
+    "type of unknown size": (
+        "a.safetensors",
+        safetensors(TWO, lambda header: header["v"].update(dtype="F4", data_offsets=[0, 8])),
+        "8 bytes unused before it",
+    ),
+    "reversed offsets": (
+        "a.safetensors",
+        safetensors(W, entry(dtype="F4", data_offsets=[36, 0])),
+        "data_offsets [36, 0]",
+    ),
     "wrong size": ("a.safetensors", safetensors(W, entry(shape=[3, 4])), "48 bytes"),
     "negative shape": ("a.safetensors", safetensors(W, entry(shape=[-3, -3])), "shape [-3, -3]"),
     "fractional shape": ("a.safetensors", safetensors(W, entry(shape=[3.0, 3])), "shape [3.0, 3]"),
@@ -158,6 +169,94 @@ def test_missing_files_and_directories_are_refused(tmp_path, capsys):
     for name, words in (("none.safetensors", "no such file"), ("folder.npz", "is a directory")):
         assert main(["audit", str(tmp_path / name)]) == 2
         assert capsys.readouterr().err == f"jaxnorms audit: {tmp_path / name}: {words}\n"
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+def test_an_unsupported_type_is_a_fault_of_its_tensor_alone(tmp_path, capsys, kind):
+    """Of vectors and of what is left out it is none; of a chosen matrix it is, before any other is read."""
+    odd = {"packed": np.zeros((2, 6), np.float32), "flat": np.zeros(3, np.float32)}
+    if kind == "npz":
+        content = npz({**W, **{name: a.astype(object) for name, a in odd.items()}}, allow_pickle=True)
+    else:
+        content = safetensors({**W, **odd}, lambda header: [header[name].update(dtype="F4") for name in odd])
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(content)
+    found = {tensor.name: tensor for tensor in open_checkpoint(path)}
+    assert {name: tensor.dtype for name, tensor in found.items()} == {"w": np.float32, "packed": None, "flat": None}
+    assert found["packed"].shape == (2, 6)
+    with pytest.raises(CheckpointError, match="tensor 'packed': unsupported dtype"):
+        found["packed"].read()
+    assert main(["audit", str(path), "--json", "--where", "w|flat"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert ([row["name"] for row in report["tensors"]], report["left_out_parameters"]) == (["w"], 15)
+    assert main(["audit", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert "tensor 'packed': unsupported dtype" in err
+
+
+def sharded(folder, weight_map, **files):
+    for name, arrays in files.items():
+        (folder / f"{name}.safetensors").write_bytes(safetensors(arrays))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return str(index)
+
+
+V = {"v": np.diag(np.array([3, 2], np.float32))}
+
+
+def test_an_index_and_its_files_are_one_checkpoint(tmp_path, capsys):
+    """Ties are found across the files, and totals are those of all; the index decides what belongs to it."""
+    two = {**V, "w": 2 * W["w"], "tied": W["w"], "other": W["w"]}
+    index = sharded(tmp_path, {"v": "b.safetensors", "tied": "b.safetensors", "w": "a.safetensors"}, a=W, b=two)
+    assert main(["audit", index, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["tied_to"]) for row in found["tensors"]] == [("w", None), ("v", None), ("tied", "w")]
+    assert (found["parameters"], found["lipschitz_bound"]) == (13, pytest.approx(3, rel=1e-14))
+
+
+def test_several_files_are_one_checkpoint(tmp_path, capsys):
+    files = [tmp_path / "a.npz", tmp_path / "b.safetensors"]
+    files[0].write_bytes(npz(W))
+    files[1].write_bytes(safetensors({**V, "tied": W["w"]}))
+    assert main(["audit", *map(str, files)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("a.npz, b.safetensors\n")
+    assert "3 tensors, 1 of them tied to another, of 13 parameters" in out
+    assert main(["audit", str(files[0]), str(files[0])]) == 2
+    err = capsys.readouterr().err
+    assert err == f"jaxnorms audit: {files[0]}: tensor 'w' occurs in {files[0]} too\n"
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "words"),
+    [
+        ({"w": "../a.safetensors"}, "'../a.safetensors', expected a .safetensors file beside"),
+        ({"w": "b\\a.safetensors"}, "expected a .safetensors file beside"),
+        ({"w": "model.safetensors.index.json"}, "expected a .safetensors file beside"),
+        ({"w": ["a.safetensors"]}, "expected a .safetensors file beside"),
+        ({"w": "none.safetensors"}, "none.safetensors: no such file"),
+        ({"w": "\0.safetensors"}, "null"),
+        ({"w": "\ud800.safetensors"}, "surrogates not allowed"),
+        ({"w": "a.safetensors", "x\n": "a.safetensors"}, "'a.safetensors' does not hold the tensor 'x\\n'"),
+        (["a.safetensors"], "weight_map is not a JSON object"),
+    ],
+)
+def test_a_bad_index_is_refused_in_one_line(tmp_path, capsys, weight_map, words):
+    assert main(["audit", sharded(tmp_path, weight_map, a=W)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith(f"jaxnorms audit: {tmp_path}/")
+    assert words in err
+
+
+def test_an_index_that_is_no_json_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors.index.json"
+    for content in (b"", b"[]", b"{", b"\xff", DEEP, b'{"weight_map": {"a": "b", "a": "b"}}'):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="corrupt index"):
+            open_checkpoint(path)
 
 
 def test_a_file_that_shrinks_after_it_was_opened_is_refused(tmp_path):

@@ -108,6 +108,27 @@ def test_only_the_norm_must_be_in_range():
         np.testing.assert_allclose(np.sum(gb / REAL.type(right) * b), 6, rtol=tolerance(REAL))  # <G A^H, B> = ||W||
 
 
+def test_columns_of_any_size_that_the_rows_make_up_for():
+    """Also beside a pair of which one half is zero and the other one huge."""
+    for decades in (18, 25, 30) if jnp.finfo(REAL).bits == 32 else (18, 250):
+        b, a = gaussian((7, 4), np.float64), gaussian((4, 5), np.float64, 1)
+        sizes = np.array([10.0**-decades, 1, 10.0**decades, 1])
+        b, a = (b * sizes * [1, 1, 1, 0]).astype(REAL), (a / sizes[:, None] * [[1], [1], [1], [1e30]]).astype(REAL)
+        value, gradients = jax.value_and_grad(jn.factored_nuclear_norm, argnums=(0, 1))(b, a)
+        wide = b.astype(np.float64), a.astype(np.float64)
+        u, s, vh = np.linalg.svd(wide[0] @ wide[1], full_matrices=False)
+        g = u[:, :3] @ vh[:3]
+        np.testing.assert_allclose(value, s.sum(), rtol=tolerance(REAL))
+        for found, exact, axis in zip(gradients, (g @ wide[1].T, wide[0].T @ g), (0, 1), strict=True):
+            error, size = (np.max(np.abs(x), axis=axis) for x in (np.float64(found) - exact, exact))
+            assert np.all(error <= tolerance(REAL, 200) * size), error
+        scales = (sizes * [1, 1, 1, 1e-30]).astype(REAL)  # so that the derivative is in range
+        e = gaussian((7, 4), REAL, 2) * scales, gaussian((4, 5), REAL, 3) / scales[:, None]
+        _, (db, da) = jax.jvp(jax.grad(jn.factored_nuclear_norm, argnums=(0, 1)), (b, a), e)
+        assert np.all(np.isfinite(db))
+        assert np.all(np.isfinite(da))
+
+
 def test_one_bad_product_of_a_batch():
     b, a = np.stack([gaussian((6, 2), REAL, i) for i in range(3)]), np.stack([gaussian((2, 5), REAL, 7)] * 3)
     b[1, 0, 0], b[2, 0, 0] = np.nan, np.inf
@@ -229,6 +250,14 @@ def test_weights_move_between_factors_without_leaving_the_range():
     np.testing.assert_allclose(np.linalg.norm(y), np.sqrt(6), rtol=tolerance(REAL))
 
 
+@pytest.mark.parametrize(("left", "right"), [((4, 0), (0, 3)), ((2, 0, 3), (3, 5)), ((0, 3), (3, 5)), ((4, 3), (3, 0))])
+def test_balanced_factors_without_entries(left, right):
+    x, y = jn.balanced_factors(np.zeros(left, REAL), np.zeros(right, REAL))
+    assert (x.shape[-2:], y.shape[-2:]) == (left[-2:], right[-2:])
+    assert not np.any(x)
+    assert not np.any(y)
+
+
 # Updates of a matrix, and latent attention.
 
 
@@ -250,6 +279,23 @@ def test_norms_of_an_update():
     np.testing.assert_allclose(
         jn.frobenius_norm(jn.factored_operator(b, a)), jn.factored_frobenius_norm(b, a), rtol=tolerance(REAL)
     )
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_an_update_on_a_mesh(kind):
+    """Split along the axis that its products sum over."""
+    arrays = gaussian((64, 4), REAL), gaussian((4, 48), REAL, 1), gaussian((64, 48), REAL, 2)
+    both = jax.jit(
+        jax.value_and_grad(lambda b, a, w: jn.spectral_norm(jn.factored_operator(b, a, w)), argnums=(0, 1, 2))
+    )
+    expected, theirs = both(*arrays)
+    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(kind, kind))
+    with jax.sharding.set_mesh(mesh):
+        specs = P("x", "y"), P("y", "x"), P("x", "y")
+        value, ours = both(*(jax.device_put(x, NamedSharding(mesh, s)) for x, s in zip(arrays, specs, strict=True)))
+    np.testing.assert_allclose(value, expected, rtol=tolerance(REAL))
+    for x, y in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-3 if jnp.finfo(REAL).bits == 32 else 1e-8)
 
 
 def test_latent_attention():

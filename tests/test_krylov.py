@@ -78,7 +78,7 @@ def test_another_start_and_the_tolerance():
     loose = search(2, tol=1e-1)(a)
     other = search(2, key=jax.random.key(7))(a)
     tight = search(2)(a)
-    assert loose.passes[0] <= tight.passes[0]
+    assert loose.passes[0] < tight.passes[0]
     assert not np.array_equal(other.u, tight.u)
     np.testing.assert_allclose(other.s[:, :2], tight.s[:, :2], rtol=tolerance(REAL))
 

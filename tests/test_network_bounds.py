@@ -123,7 +123,7 @@ def test_activations():
     close(traced(0.25), plain * 3 / 4**3)
     close(lipschitz_bound(weights, {"^a": "fro"}, activations=2), 2 * alone)
     assert np.isnan(lipschitz_bound(weights, "fro", activations=-1.0))
-    assert lipschitz_bound(weights, where="nothing") == 1
+    assert [lipschitz_bound(weights, where="nothing"), lipschitz_bound(np.zeros((3, 3, 0, 4), REAL))] == [1, 0]
 
 
 @in_double
@@ -153,8 +153,7 @@ def norms_of(operators):
 @pytest.mark.parametrize("padding", ["circular", "SAME", "VALID"])
 def test_no_convolution_exceeds_its_bound(padding, strides):
     """1000 kernels of 3 taps, 2 inputs and 3 outputs, against their dense operators, which are linear in them."""
-    taps = np.eye(18).reshape(18, 3, 2, 3)
-    basis = np.stack([dense(kernel, (6,), strides, padding).real for kernel in taps])
+    basis = np.stack([dense(kernel, (6,), strides, padding).real for kernel in np.eye(18).reshape(18, 3, 2, 3)])
     kernels, bounds = kernels_and_bounds(1000, 3, 2, 3)
     exact = norms_of(np.tensordot(np.asarray(kernels, float).reshape(1000, 18), basis, 1))
     assert np.all(exact <= bounds * SIZE)
@@ -194,9 +193,10 @@ def test_options_of_convolutions():
         )
         found = [lipschitz_bound({"first": k, "last": k}, convolutions=options) for options, _ in cases]
         found.append(lipschitz_bound(jnp.stack([k, 2 * k]), batch_axes=1, activations=3.0))
-        turned, layout = jnp.transpose(k, (2, 1, 0)), {"dimension_numbers": "OIH"}
-        found += [lipschitz_bound(turned, ord, convolutions=layout) for ord in (ONE, MAX)]
-        plain = [lipschitz_bound(k, ord) for ord in (ONE, MAX)]
+        turned, orders = jnp.transpose(k, (2, 1, 0)), (ONE, MAX, "spectral")  # OIH, which out_axis means as well
+        for how in ({"convolutions": {"dimension_numbers": "OIH"}}, {"out_axis": -2}):
+            found += [lipschitz_bound(turned, ord, **how) for ord in orders]
+        plain = [lipschitz_bound(k, ord) for ord in orders] * 2
         return jnp.stack(found), jnp.stack([*(value for _, value in cases), 18 * supremum**2, *plain])
 
     close(*run(jnp.asarray(gaussian((3, 2, 4), REAL))))

@@ -10,7 +10,7 @@ from jaxnorms.learning.attention import AttentionRankProfile, attention_logit_bo
 from jaxnorms.learning.auditing import Audit, AuditRow, audit
 from jaxnorms.learning.clipping import clip_by_global_norm, clip_by_norm
 from jaxnorms.learning.complexity import frobenius_product_bound, margins, normalized_margins, spectral_complexity
-from jaxnorms.learning.compression import LowRankApproximation, compress, low_rank_approximation
+from jaxnorms.learning.compression import LowRankApproximation, LowRankFactors, compress, low_rank_approximation
 from jaxnorms.learning.convolution import conv_spectral_norm
 from jaxnorms.learning.factored import (
     balanced_factors,
@@ -39,6 +39,7 @@ __all__ = [
     "Audit",
     "AuditRow",
     "LowRankApproximation",
+    "LowRankFactors",
     "RankAllocation",
     "SpectralNormState",
     "attention_logit_bound",

@@ -48,7 +48,8 @@ def rank_allocation(params: Any, budget: int, *, where: Where = None, batch_axes
     matrix cost ``k (m + n)``, and the matrix itself, without an error, ``m n``.
 
     * Matrices, kernels ``(..., in, out)`` as matrices of all other axes times ``out``, ``where`` and ``batch_axes``
-      are as for :func:`penalty`. All matrices of a leaf with batch axes have one rank.
+      are as for :func:`penalty`. All matrices of a leaf with batch axes have one rank. An array that is a leaf twice is
+      two matrices here: choose one of them by ``where``.
     * ``budget``: an integer >= 0, the parameters of all these matrices together; 0 leaves all at rank 0.
 
     In general the problem is NP-hard. The solution is optimal, to the rounding of float64, and ``lower_bound`` is then

@@ -1,7 +1,6 @@
 """The audit of a checkpoint: norms, ranks and condition of each tensor, and a bound of their composition."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import sys
@@ -16,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxnorms.checkpoints import Tensor, printable
+from jaxnorms.checkpoints import Tensor, digest, printable
 from jaxnorms.learning.audit_plot import png, replace_file
-from jaxnorms.learning.blocked_spectrum import reduced, scaled_to_double
+from jaxnorms.learning.blocked_spectrum import Reduced, reduced
 from jaxnorms.learning.convolution_operator import kernel_order
 from jaxnorms.learning.kernel_bound import kernel_bound
-from jaxnorms.learning.leaves import BatchAxes, ByPath, Where, by_path, check, path_of, selector
+from jaxnorms.learning.leaves import BatchAxes, ByPath, Where, by_path, check, path_of
 
 
 @dataclass(frozen=True)
@@ -186,20 +185,24 @@ def audit(
     * Audited are the floating or complex arrays with two axes, as matrices, and with more, as kernels
       ``(..., in, out)``; another order of their axes by ``dimension_numbers``, as in :func:`conv_spectral_norm`, or by
       a mapping from patterns to such, of which the first one found in the path ``"layers/0/kernel"`` is taken.
-    * ``where``: a regular expression found in the path, or ``where(path, leaf) -> bool``: which of them.
+    * ``where``: a regular expression found in the path, or ``where(path, leaf) -> bool``: which of them, stacks whole.
     * ``batch_axes``: how many leading axes count matrices or kernels, each with a row of its own, such as
       ``"layers/kernel[2]"``; or a mapping from patterns to such numbers, as in :func:`penalty`.
     * ``energy``: the share, above 0, at most 1, of ``||A||_F^2`` that ``energy_rank`` keeps.
     * ``progress``: a bar on standard error.
 
     Returns an :class:`Audit`: ``rows`` (each an :class:`AuditRow`, where the columns are defined), ``table()``,
-    ``to_json()``, ``plot(path)``, totals. ``python -m jaxnorms audit FILE`` does the same for a ``.safetensors`` or
-    ``.npz`` file, without more than one tensor of it in memory.
+    ``to_json()``, ``plot(path)``, totals. ``python -m jaxnorms audit FILE ...`` does the same for ``.safetensors`` and
+    ``.npz`` files, without more than one tensor of them in memory.
 
     On the host, in float64 whatever JAX's mode: singular values to a small multiple of ``eps ||A||_2`` of float64, of
-    what is stored. Range-safe. Arrays come to the host one at a time. Not
-    differentiable: traced arrays raise ``TypeError``; an energy out of range or a wrong layout, ``ValueError``. Cost:
-    an orthogonal factorisation of each matrix, once of tied ones; memory for up to 3 min(m, n)^2 doubles.
+    what is stored. Range-safe. Arrays come to the host one at a time. Not differentiable: traced arrays raise
+    ``TypeError``; an energy out of range or a wrong layout, ``ValueError``.
+
+    Cost: an orthogonal factorisation of each matrix, once of tied ones; of kernels also of many ``(in, out)``. Memory,
+    one array at a time: for 2 to 3 min(m, n)^2 doubles, so that a square float32 matrix takes about four times what it
+    takes stored; for a kernel that of its reshaped matrix, and some copies of it in double precision less the first of
+    its axes.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> found = jn.audit({"kernel": jnp.diag(jnp.array([3.0, 2.0, 0.0])), "bias": jnp.ones(3)})
@@ -210,122 +213,159 @@ def audit(
     (3.0, 1)
     """
     layout_of = by_path(dimension_numbers, "dimension_numbers", "audit")
-    batch_of = check(None, where, batch_axes, "audit")[2]
     found = []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         if isinstance(leaf, Tracer):
             raise TypeError(f"audit: params must hold concrete arrays, got the traced {leaf} at {path_of(keys)!r}")
         if isinstance(leaf, jax.Array | np.ndarray):
-            batch = min(batch_of(path_of(keys)) or 0, leaf.ndim)
-            for i in np.ndindex(leaf.shape[:batch]):
-                name = path_of(keys) + "".join(f"[{j}]" for j in i)
-                found.append((Tensor(name, leaf.shape[batch:], leaf.dtype, partial(_on_host, leaf, i)), leaf))
-    return audit_tensors(found, where, energy, lambda tensor: layout_of(tensor.name), progress)
+            found.append((Tensor(path_of(keys), leaf.shape, leaf.dtype, partial(_on_host, leaf)), leaf))
+    return audit_tensors(found, where, batch_axes, energy, lambda tensor, axes: layout_of(tensor.name), progress)
 
 
 def audit_tensors(
     tensors: Sequence[tuple[Tensor, Any]],
     where: Where,
+    batch_axes: BatchAxes,
     energy: float,
-    layout_of: Callable[[Tensor], Any],
+    layout_of: Callable[[Tensor, int], Any],
     progress: bool,
 ) -> Audit:
-    """The audit of tensors that are read one at a time, and of what ``where`` is shown of each."""
-    selected = selector(where, "audit")
+    """The audit of tensors that are read one at a time, and of what ``where`` is shown of each.
+
+    ``layout_of(tensor, axes)``: of a tensor whose kernels have so many axes.
+    """
+    selected, _, batch_of = check(None, where, batch_axes, "audit")
     if not isinstance(energy, float | int) or isinstance(energy, bool):
         raise TypeError(f"audit: energy must be a number, got {energy!r}")
     if not 0 < energy <= 1:
         raise ValueError(f"audit: energy must be above 0 and at most 1, got {energy}")
     chosen, left_out = [], []
     for tensor, shown in tensors:
-        fits = len(tensor.shape) >= 2 and jnp.issubdtype(tensor.dtype, jnp.inexact)
-        (chosen if fits and selected(tensor.name, shown) else left_out).append(tensor)
-    # Before the first of them is read: a wrong layout is no reason to wait for.
-    orders = [_order(tensor, layout_of) for tensor in chosen]
+        batch = batch_of(tensor.name) or 0
+        fits = len(tensor.shape) >= batch + 2 and (tensor.dtype is None or jnp.issubdtype(tensor.dtype, jnp.inexact))
+        if not (fits and selected(tensor.name, shown)):
+            left_out.append(tensor)
+            continue
+        # Before the first of them is read: no layout, or an unsupported type, is no reason to wait for.
+        if tensor.dtype is None:
+            tensor.read()
+        chosen.append((tensor, batch, _order(tensor, batch, layout_of)))
     first: dict[Any, AuditRow] = {}
     rows = []
-    with _Bar(len(chosen), sys.stderr if progress else None) as bar:
-        for tensor, order in zip(chosen, orders, strict=True):
-            bar.show(tensor.name)
-            rows.append(_row(tensor, order, float(energy), first))
+    with _Bar(sum(math.prod(x.shape[:batch]) for x, batch, _ in chosen), sys.stderr if progress else None) as bar:
+        for tensor, batch, order in chosen:
+            rows += _rows(tensor, batch, order, float(energy), first, bar)
     entries = sum(math.prod(tensor.shape) for tensor in left_out)
     return Audit(tuple(rows), float(energy), len(left_out), entries)
 
 
-def _on_host(leaf: Any, index: tuple[int, ...]) -> np.ndarray:
-    """A part of an array, without its keeping a copy of it."""
+def _on_host(leaf: Any) -> np.ndarray:
+    """An array, without its keeping a copy of it."""
     if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
         leaf = leaf.addressable_data(0)
-    return np.asarray(leaf[index] if index else leaf)
+    return np.asarray(leaf)
 
 
-def _order(tensor: Tensor, layout_of: Callable[[Tensor], Any]) -> tuple[int, ...]:
-    if len(tensor.shape) == 2:
+def _order(tensor: Tensor, batch: int, layout_of: Callable[[Tensor, int], Any]) -> tuple[int, ...]:
+    axes = len(tensor.shape) - batch
+    if axes == 2:
         return (0, 1)
-    kernel = jax.ShapeDtypeStruct(tensor.shape, np.float32)
-    return kernel_order(kernel, layout_of(tensor), f"audit: {printable(tensor.name)}")  # pyright: ignore
+    kernel = jax.ShapeDtypeStruct(tensor.shape[batch:], np.float32)
+    return kernel_order(kernel, layout_of(tensor, axes), f"audit: {printable(tensor.name)}")  # pyright: ignore
+
+
+def _rows(
+    tensor: Tensor, batch: int, order: tuple[int, ...], energy: float, first: dict[Any, AuditRow], bar: "_Bar"
+) -> list[AuditRow]:
+    """Of all matrices or kernels of a stack, which is read once."""
+    parts = [tensor]
+    if batch:
+        whole = tensor.read()
+        names = ((i, tensor.name + "".join(f"[{j}]" for j in i)) for i in np.ndindex(whole.shape[:batch]))
+        parts = [Tensor(name, whole.shape[batch:], whole.dtype, partial(whole.__getitem__, i)) for i, name in names]
+    found = []
+    for part in parts:
+        bar.show(part.name)
+        found.append(_row(part, order, energy, first))
+    return found
 
 
 def _row(tensor: Tensor, order: tuple[int, ...], energy: float, first: dict[Any, AuditRow]) -> AuditRow:
     a = tensor.read()
-    key = (tensor.dtype, tensor.shape, order, _digest(a))
-    if key[-1] is not None and key in first:
+    dtype, entries = a.dtype.name, digest(a)
+    key = (dtype, tensor.shape, order, entries)
+    if entries is not None and key in first:
         return dataclasses.replace(first[key], name=tensor.name, tied_to=first[key].name)
     a = a.transpose(order)
     kernel, shape = a.ndim > 2, (math.prod(a.shape[:-1]), a.shape[-1])
     parts = reduced(a.reshape(shape))
-    known, zero = math.isfinite(parts.entry), parts.entry == 0
-    bound = kernel_bound(scaled_to_double(a, parts.exponent)) if kernel and known and not zero else None
+    regular = 0 < parts.entry < math.inf
+    bound = kernel_bound(a, parts.exponent) if kernel and regular else None
     del a  # before LAPACK has a copy of the triangle
     s = parts.singular_values()
-    top = float(s[0]) if s.size else 0.0
-    t = np.zeros(len(s)) if zero or not known else s / top
-    squares, p = np.cumsum(t**2), t / (np.sum(t) or 1)
-    # Sums of squares that reach the share but for rounding do reach it.
-    enough = energy * (1 - 4 * len(s) * np.finfo(float).eps)
-    rank = 0 if zero or not known else int(np.searchsorted(squares, enough * squares[-1])) + 1
-    floor = max(parts.rounding, max(shape) * np.finfo(float).eps * top)
-
-    def scaled(x: float) -> float:
-        with np.errstate(over="ignore", under="ignore"):
-            return float(np.ldexp(x, parts.exponent))
-
     row = AuditRow(
         name=tensor.name,
         shape=tensor.shape,
-        dtype=tensor.dtype.name,
+        dtype=dtype,
         parameters=math.prod(tensor.shape),
         kernel=kernel,
-        spectral_norm=scaled(top),
-        nuclear_norm=scaled(np.sum(s)),
-        frobenius_norm=scaled(top * math.sqrt(squares[-1]) if known and not zero else top),
-        max_norm=scaled(parts.entry),
-        induced_1_norm=scaled(parts.column_sum),
-        induced_inf_norm=scaled(parts.row_sum),
-        lipschitz=scaled(top if bound is None else bound),
-        stable_rank=(float(squares[-1]) if len(s) else 0.0) if known else math.nan,
-        effective_rank=(0.0 if zero else math.exp(-np.sum(p * np.log(np.where(p > 0, p, 1))))) if known else math.nan,
-        numerical_rank=int(np.sum(s > floor)) if known else None,
-        cond=(math.inf if zero or s[-1] == 0 else top / float(s[-1])) if known else math.nan,
-        energy_rank=rank if known else None,
-        saved_parameters=max(0, math.prod(shape) - rank * sum(shape)) if known else None,
-        singular_values=np.asarray([scaled(x) for x in s]),
+        **{name: float(_scaled(x, parts.exponent)) for name, x in _norms(parts, s, bound).items()},
+        **(_of_spectrum(s, parts.rounding, shape, energy) if regular else _without_spectrum(parts.entry, shape)),
+        singular_values=_scaled(s, parts.exponent),
     )
-    if key[-1] is not None:
+    if entries is not None:
         first[key] = row
     return row
 
 
-def _digest(a: np.ndarray) -> bytes | None:
-    """Of the entries, in blocks of rows; None if all are zero, as adapters start, and those are not tied."""
-    flat = a.reshape(len(a), -1) if a.size else a.reshape(0, 1)
-    digest, zero = hashlib.blake2b(digest_size=32), True
-    step = max(1, 2**17 // flat.shape[1])
-    for i in range(0, len(flat), step):
-        block = np.ascontiguousarray(flat[i : i + step]).reshape(-1).view(np.uint8)
-        zero = zero and not block.any()
-        digest.update(block.data)
-    return None if zero else digest.digest()
+def _scaled(x: Any, exponent: int) -> Any:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(x, exponent)
+
+
+def _norms(parts: Reduced, s: np.ndarray, bound: float | None) -> dict[str, Any]:
+    """What scales with the matrix; ``bound`` is that of the convolution, if the matrix is a kernel's."""
+    top = s[0] if s.size else 0.0
+    return {
+        "spectral_norm": top,
+        "nuclear_norm": np.sum(s),
+        "frobenius_norm": np.linalg.norm(s),
+        "max_norm": parts.entry,
+        "induced_1_norm": parts.column_sum,
+        "induced_inf_norm": parts.row_sum,
+        "lipschitz": top if bound is None else bound,
+    }
+
+
+def _of_spectrum(s: np.ndarray, rounding: float, shape: tuple[int, int], energy: float) -> dict[str, Any]:
+    """What does not scale, of singular values that are finite and not all zero."""
+    eps = np.finfo(float).eps
+    t = s / s[0]
+    p, squares = t / np.sum(t), np.cumsum(t**2)
+    # Sums of squares that reach the share but for rounding do reach it.
+    rank = int(np.searchsorted(squares, energy * (1 - 4 * len(s) * eps) * squares[-1])) + 1
+    return {
+        "stable_rank": float(squares[-1]),
+        "effective_rank": math.exp(-np.sum(p * np.log(np.where(p > 0, p, 1)))),
+        "numerical_rank": int(np.sum(s > max(rounding, max(shape) * eps * s[0]))),
+        "cond": float(s[0] / s[-1]) if s[-1] > 0 else math.inf,
+        "energy_rank": rank,
+        "saved_parameters": max(0, math.prod(shape) - rank * sum(shape)),
+    }
+
+
+def _without_spectrum(entry: float, shape: tuple[int, int]) -> dict[str, Any]:
+    """The same of a matrix that is zero or empty, or whose largest entry is NaN or infinite."""
+    zero = entry == 0
+    number, rank = (0.0, 0) if zero else (math.nan, None)
+    return {
+        "stable_rank": number,
+        "effective_rank": number,
+        "numerical_rank": rank,
+        "cond": math.inf if zero else math.nan,
+        "energy_rank": rank,
+        "saved_parameters": math.prod(shape) if zero else None,
+    }
 
 
 def _cell(x: float | int | None) -> str:

@@ -23,6 +23,18 @@ from jaxnorms.learning.allocation import RankAllocation, allocate
 from jaxnorms.learning.leaves import BatchAxes, Stack, Where, chosen
 
 
+class LowRankFactors(NamedTuple):
+    """``b`` (..., m, k) and ``a`` (..., k, n) in the place of a matrix ``b a`` of a pytree.
+
+    >>> import jax.numpy as jnp, jaxnorms as jn
+    >>> jn.LowRankFactors(jnp.ones((3, 1)), jnp.ones((1, 2)))._fields
+    ('b', 'a')
+    """
+
+    b: Array
+    a: Array
+
+
 class LowRankApproximation(NamedTuple):
     """``b`` (..., m, k) and ``a`` (..., k, n), whose product is the approximation; the norms (...) of its error; and
     how many parameters are ``saved`` in all, ``m n - k (m + n)`` for each matrix, which may be negative.
@@ -89,12 +101,13 @@ def low_rank_approximation(
 
 
 def compress(params: Any, budget: int, *, where: Where = None, batch_axes: BatchAxes = 0) -> tuple[Any, RankAllocation]:
-    """A pytree with :class:`LowRankApproximation` in the place of its matrices, within ``budget`` parameters.
+    """A pytree with :class:`LowRankFactors` in the place of its matrices, within ``budget`` parameters.
 
     The ranks are those of :func:`rank_allocation`, which is returned, too; the arguments and errors are its own. A
     kernel ``(..., in, out)`` is factored as the matrix of all other axes times ``out``, so that
     ``(b @ a).reshape(kernel.shape)`` approximates it; a leaf with batch axes has the batch axes of its factors, all
-    of one rank. Leaves that are not chosen stay as they are, and so do matrices that are dense in the allocation.
+    of one rank. Leaves that are not chosen stay as they are, and so do matrices that are dense in the allocation. The
+    result can be trained on: its leaves are parameters.
     Cost: that of the allocation, and one SVD of each matrix that is factored.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
@@ -113,7 +126,7 @@ def compress(params: Any, budget: int, *, where: Where = None, batch_axes: Batch
         for i, path, part in _parts(stack, allocation.ranks):
             k = allocation.ranks[path] or 0
             whole = jax.tree.map(lambda y, batch=batches[i]: y.reshape(*batch, *y.shape[1:]), part)
-            leaves[i] = _cut(whole, k, stack.matrices.dtype)
+            leaves[i] = LowRankFactors(*_cut(whole, k, stack.matrices.dtype)[:2])
     return jax.tree.unflatten(structure, leaves), allocation
 
 

@@ -20,6 +20,8 @@ from jaxnorms.norm_objects import KyFan, Norm, Schatten, as_norm, inf
 from jaxnorms.operators import LinearOperator
 from jaxnorms.spectral_methods import poison
 
+Params = tuple[Array, Array, Array | None]
+
 
 def factored_norm(b: ArrayLike, a: ArrayLike, ord: Norm | str) -> Array:
     """A unitarily invariant norm of ``W = B A`` without forming W.
@@ -31,9 +33,11 @@ def factored_norm(b: ArrayLike, a: ArrayLike, ord: Norm | str) -> Array:
     Derivatives with respect to both factors, the first and the second: ``G A^H`` and ``B^H G`` with the subgradient G
     of minimum Frobenius norm of the norm at W, also where the factors or W are rank-deficient, or zero. (At a kink that
     need not be the element of least norm of the pair: as a function of the factors the norm is not convex.) Singular
-    values at the level of the rounding of the terms ``b_j a_j`` count as zeros: what cancels in B A has no direction.
-    Range-safe: only the norm itself must be representable. NaN gives NaN, an infinite entry inf, with NaN derivatives.
-    Factors of different types, or shapes that do not fit, raise ``TypeError`` and ``ValueError``.
+    values at the level of the rounding of the terms ``b_j a_j`` count as zeros: what cancels in B A has no direction,
+    and the error of the value is a small multiple of ``eps (sum_j |b_j|^2 |a_j|^2)^(1/2)``.
+    Range-safe: columns of B and rows of A may be of any sizes that make up for each other. NaN gives NaN, an infinite
+    entry inf, with NaN derivatives. Factors of different types, or shapes that do not fit, raise ``TypeError`` and
+    ``ValueError``.
 
     Cost: two QR decompositions and one SVD of an r x r matrix, ``O((m + n + r) r^2)``; kept for the backward pass:
     min(m, n, r) triplets. Of ``W_0 + B A`` take the norm of :func:`factored_operator`.
@@ -121,7 +125,7 @@ def _values(_: None, pair: Pair) -> Array:
 
 def _every_triplet(op: LinearOperator, key: Array | None) -> tuple[Array, Array, Array]:
     t = triplets(op.params[:2])
-    return poison(t.ok, t.u), jnp.where(t.ok, restored(t.s, t.powers), t.largest), poison(t.ok, t.vh)
+    return poison(t.ok, t.u), jnp.where(t.ok, restored(t.s, t.e), t.largest), poison(t.ok, t.vh)
 
 
 def factored_nuclear_bound(b: ArrayLike, a: ArrayLike) -> Array:
@@ -160,10 +164,12 @@ def balanced_factors(b: ArrayLike, a: ArrayLike) -> Pair:
 
 
 def _balanced(_: None, pair: Pair) -> Pair:
-    t, r = triplets(pair), pair[0].shape[1]
-    total = t.powers[0] + t.powers[1]
-    half = total // 2
-    root = jnp.sqrt(scale(t.s, total - 2 * half)).astype(t.u.dtype)
+    (m, r), n = pair[0].shape, pair[1].shape[1]
+    if 0 in (m, r, n):
+        return jnp.zeros_like(pair[0]), jnp.zeros_like(pair[1])
+    t = triplets(pair)
+    half = t.e // 2
+    root = jnp.sqrt(scale(t.s, t.e - 2 * half)).astype(t.u.dtype)
     b, a = (poison(t.ok, scale(x, half)) for x in (t.u * root[None, :], root[:, None] * t.vh))
     more = r - len(t.s)
     return jnp.pad(b, ((0, 0), (0, more))), jnp.pad(a, ((0, more), (0, 0)))
@@ -200,16 +206,19 @@ def _operator(b: Array, a: Array, w: Array | None) -> LinearOperator:
     return LinearOperator((b, a, w), _forward, _adjoint, (b.shape[0], a.shape[1]), b.dtype)
 
 
-def _forward(params: tuple[Array, Array, Array | None], x: Array) -> Array:
+def _forward(params: Params, x: Array) -> Array:
+    return replicated(_product, params, x)
+
+
+def _adjoint(params: Params, y: Array) -> Array:
+    b, a, w = params
+    return replicated(_product, (a.conj().T, b.conj().T, None if w is None else w.conj().T), y)
+
+
+def _product(params: Params, x: Array) -> Array:
     b, a, w = params
     product = matmul(b, matmul(a, x))
     return product if w is None else product + matmul(w, x)
-
-
-def _adjoint(params: tuple[Array, Array, Array | None], y: Array) -> Array:
-    b, a, w = params
-    product = matmul(a.conj().T, matmul(b.conj().T, y))
-    return product if w is None else product + matmul(w.conj().T, y)
 
 
 def latent_attention_factors(down: ArrayLike, up_key: ArrayLike, up_value: ArrayLike) -> Pair:

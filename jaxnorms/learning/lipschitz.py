@@ -1,6 +1,7 @@
 """Lipschitz constants of networks, bounded layer by layer, and stable ranks."""
 
 import math
+import string
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Unpack
@@ -95,7 +96,8 @@ def lipschitz_bound(
       a mapping by path. 1 for ReLU, leaky ReLU, ELU, tanh, softplus, GroupSort, sorting, absolute values, max pooling
       without overlaps; 1/4 for the logistic sigmoid, 1.09984 SiLU, 1.129 GELU (both forms), 1.0885 Mish, 1.7581 SELU.
       Functions of single entries, GroupSort and pooling have the same constant in every l_p norm.
-    * ``convolutions``: of kernels ``(..., in, out)``. None: for ``'spectral'`` the supremum over all frequencies
+    * ``convolutions``: of kernels ``(..., in, out)``, or ``(out, in, ...)`` with ``out_axis=-2``; another order by
+      their ``dimension_numbers``. None: for ``'spectral'`` the supremum over all frequencies
       (1 % above it for each spatial axis at most), which bounds zero and circular padding of inputs of every size,
       any stride, dilation and grouping. A mapping with the keywords of :func:`conv_spectral_norm` gives that norm,
       with ``input_shape`` (whose default padding is circular: exact, for that size alone), or without
@@ -129,6 +131,9 @@ def lipschitz_bound(
     constant_of = by_path(activations, "activations", function)
     for kernel in kernels:
         options = options_of(kernel.path) or {}
+        if not transposed and "dimension_numbers" not in options:
+            spatial = jnp.ndim(kernel.leaf) - kernel.batch - 2
+            options = {**options, "dimension_numbers": "OI" + string.digits[:spatial]}
         size = replicated(partial(_kernel_sizes, kernel=kernel, options=options), jnp.asarray(kernel.leaf))
         constant = constant_of(kernel.path)
         if constant is None:
@@ -217,9 +222,10 @@ def _exponent(a: Array) -> Array:
 
 def _kernel_sizes(x: Array, kernel: Kernel, options: Mapping[str, Any]) -> Wide:
     """The norms of the convolutions with the kernels of one leaf, a vector."""
-    x = x.astype(_checks.working_dtype(x.dtype)).reshape(-1, *x.shape[kernel.batch :])
-    if not len(x):
-        return wide(jnp.zeros(0, x.real.dtype))
+    count = math.prod(x.shape[: kernel.batch])
+    x = x.astype(_checks.working_dtype(x.dtype)).reshape(count, *x.shape[kernel.batch :])
+    if not x.size:
+        return wide(jnp.zeros(count, x.real.dtype))
     e = jax.vmap(_exponent)(x)
     return wide(jax.vmap(lambda one, k: _kernel_size(scale(one, -k), kernel, options))(x, e), e)
 
