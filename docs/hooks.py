@@ -32,5 +32,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _section(path: Path) -> str:
     """A page of results under a heading of its own, its pictures where they lie."""
-    text = path.read_text().replace("# ", "## ", 1)
+    text = path.read_text()
+    if not text.startswith("# "):
+        text = f"# {path.stem.capitalize()}\n\n{text}"
+    text = re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
     return re.sub(r"\]\((\w+\.png)\)", r"](benchmarks/results/\1)", text)

@@ -31,7 +31,7 @@ def main() -> None:
         axis.plot(0, jax.grad(along)(0.0), "o", color="#D55E00", label="derivative at the kink")
         axis.set(title=title, xlabel="t")
         axis.grid(alpha=0.3)
-    axes[1].legend(loc="center left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=130)
 
 

@@ -1,4 +1,4 @@
-"""The roles of docstrings, ``:func:`norm```, as links of the site."""
+"""Docstrings as the site takes them: roles, ``:func:`norm```, are links, and examples are blocks of code."""
 
 import re
 from functools import partial
@@ -8,14 +8,16 @@ import griffe
 import jaxnorms
 
 _ROLE = re.compile(r":(?:func|class):`(?:~?)([\w.]+)`")
+_EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 
-class Roles(griffe.Extension):
+class Docstrings(griffe.Extension):
     """Rewrites the docstring of every object that is loaded."""
 
     def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = _ROLE.sub(partial(_link, module=obj.module.path), obj.docstring.value)
+            linked = _ROLE.sub(partial(_link, module=obj.module.path), obj.docstring.value)
+            obj.docstring.value = _EXAMPLE.sub(lambda example: f"```pycon\n{example.group()}\n```", linked)
 
 
 def _link(match: re.Match, module: str) -> str:
