@@ -132,6 +132,16 @@ def order_or_traced(p: Any, name: str) -> float | Array:
     return order(p, name)
 
 
+def integer(value: Any, name: str, kind: str = "integer") -> int:
+    """A static integer, which a truth value is not."""
+    if isinstance(value, bool | np.bool_ | Tracer):
+        raise TypeError(f"{name} must be a static {kind}, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an {kind}, got {value!r}") from error
+
+
 def count(k: Any, name: str, largest: int | None = None) -> int:
     """A static integer ``1 <= k <= largest``."""
     if isinstance(k, Tracer):

@@ -1,12 +1,10 @@
 """The best approximation of low rank, in every unitarily invariant norm at once."""
 
-import operator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
@@ -64,12 +62,7 @@ def best_approximation(a: ArrayLike, k: int) -> BestApproximation:
            [1.5, 1.5]], dtype=float32)
     """
     x = _checks.matrix(a, "best_approximation")
-    if isinstance(k, bool | Tracer):
-        raise TypeError(f"k must be a static integer, got {k!r}")
-    try:
-        rank = operator.index(k)
-    except TypeError as error:
-        raise TypeError(f"k must be an integer, got {k!r}") from error
+    rank = _checks.integer(k, "k")
     if not 0 <= rank <= min(x.shape[-2:]):
         raise ValueError(f"k must be between 0 and min(m, n) = {min(x.shape[-2:])}, got {rank}")
     return over_batch(_best, x, k=rank)

@@ -10,9 +10,9 @@ import jaxnorms as jn
 
 nnx = pytest.importorskip("flax.nnx", reason="the adapter of Flax needs it")
 eqx = pytest.importorskip("equinox", reason="the adapter of Equinox needs it")
-
-from jaxnorms.adapters.equinox import SpectralNorm as EqxNorm  # noqa: E402
-from jaxnorms.adapters.nnx import SpectralNorm, SpectralNormStat  # noqa: E402
+EqxNorm = pytest.importorskip("jaxnorms.adapters.equinox").SpectralNorm
+adapter = pytest.importorskip("jaxnorms.adapters.nnx")
+SpectralNorm, SpectralNormStat = adapter.SpectralNorm, adapter.SpectralNormStat
 
 dtypes = pytest.mark.parametrize("dtype", [*DTYPES, np.dtype(jnp.bfloat16)], ids=str)
 KEY = jax.random.key(0)

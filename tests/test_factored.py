@@ -7,7 +7,7 @@ import pytest
 from differences import against_differences
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from matrices import COMPLEX, DTYPES, REAL, gaussian, prescribed, tolerance, unitary
+from matrices import COMPLEX, DTYPES, REAL, gaussian, needs_double, prescribed, tolerance, unitary
 
 import jaxnorms as jn
 
@@ -60,7 +60,7 @@ def test_values_and_gradients_are_the_dense_ones(shape, dtype):
         np.testing.assert_allclose(ga.conj(), np.swapaxes(b, 1, 2).conj() @ g, rtol=0, atol=tol * 10, err_msg=name)
 
 
-@pytest.mark.skipif(not jax.config.jax_enable_x64, reason="differences need double precision")
+@needs_double
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [("nuclear", REAL), ("nuclear", COMPLEX), ("spectral", COMPLEX), ("schatten_3", REAL), ("ky_fan_2", REAL)],

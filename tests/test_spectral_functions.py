@@ -114,7 +114,10 @@ def test_sums_of_powers(dtype):
 
         def everything(f, a, e, h, p):
             summed = jax.grad(lambda a, p: jnp.sum(f(a, p)), argnums=(0, 1))
-            slope = lambda a, p: jax.jvp(lambda a: f(a, p), (a,), (e,))[1]  # noqa: E731
+
+            def slope(a, p):
+                return jax.jvp(lambda a: f(a, p), (a,), (e,))[1]
+
             return f(a, p), summed(a, p), jax.jvp(summed, (a, p), (h, p)), jax.jvp(slope, (a, p), (h, p))[1]
 
         p = REAL.type(0.7)
@@ -172,7 +175,9 @@ def test_second_derivative_at_every_gap(dtype):
         return total
 
     def twice(f):
-        slope = lambda a: jax.jvp(f, (a,), (jnp.broadcast_to(e, a.shape),))[1]  # noqa: E731
+        def slope(a):
+            return jax.jvp(f, (a,), (jnp.broadcast_to(e, a.shape),))[1]
+
         return np.asarray(jax.jit(lambda a: jax.jvp(slope, (a,), (jnp.broadcast_to(h, a.shape),))[1])(jnp.asarray(a)))
 
     found, expected = twice(jn.matrix_exp), twice(series)

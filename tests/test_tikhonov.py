@@ -73,7 +73,10 @@ def test_derivatives_of_tikhonov(shape):
     weights = gaussian(shape[1:], REAL, 3)
     against_differences(jn.tikhonov_cond, (a, lam), (e, mu))
     if shape == (4, 3):  # the second derivatives are those of regularized_inverse
-        solve = lambda a, b, lam: weights @ jn.tikhonov_solve(a, b, lam)  # noqa: E731
+
+        def solve(a, b, lam):
+            return weights @ jn.tikhonov_solve(a, b, lam)
+
         against_differences(solve, (a, b, lam), (e, d, mu), second=False)
 
     def by_products(a, b, lam):

@@ -9,7 +9,6 @@ best known solution is above L are dropped, and what is left is enumerated.
 """
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -99,12 +98,7 @@ def allocate(
 
 
 def _checked(budget: Any, function: str) -> int:
-    if isinstance(budget, bool | np.bool_ | Tracer):
-        raise TypeError(f"{function}: budget must be a static integer >= 0, got {budget!r}")
-    try:
-        limit = operator.index(budget)
-    except TypeError as error:
-        raise TypeError(f"{function}: budget must be an integer >= 0, got {budget!r}") from error
+    limit = _checks.integer(budget, f"{function}: budget", "integer >= 0")
     if limit < 0:
         raise ValueError(f"{function}: budget must be an integer >= 0, got {limit}")
     return limit

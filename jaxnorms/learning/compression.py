@@ -2,7 +2,6 @@
 
 import math
 import numbers
-import operator
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -131,12 +130,7 @@ def compress(params: Any, budget: int, *, where: Where = None, batch_axes: Batch
 
 
 def _rank(value: Any, largest: int) -> int:
-    if isinstance(value, bool | np.bool_ | Tracer):
-        raise TypeError(f"low_rank_approximation: rank must be a static integer, got {value!r}")
-    try:
-        k = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"low_rank_approximation: rank must be an integer, got {value!r}") from error
+    k = _checks.integer(value, "low_rank_approximation: rank")
     if not 0 <= k <= largest:
         raise ValueError(f"low_rank_approximation: rank must be between 0 and min(m, n) = {largest}, got {k}")
     return k
