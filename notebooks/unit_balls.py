@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from lab import BLUE, RED
 from matplotlib.colors import to_rgb
 
 AXES = "$(x-y)/\\sqrt{2}$", "$\\sqrt{2}\\,z$", "$(x+y)/\\sqrt{2}$"
 BASIS = np.array([[[1, 0], [0, -1]], [[0, 1], [1, 0]], [[1, 0], [0, 1]]]) / np.sqrt(2)
-SMOOTH, KINK = "#0072B2", "#D55E00"
+SMOOTH, KINK = BLUE, RED
 
 
 def matrices(points: Any) -> Array:
