@@ -18,18 +18,52 @@ _ACCEPTED = "a float, complex, integer or boolean array"
 
 def as_inexact(x: ArrayLike, name: str) -> Array:
     """``x`` as a floating or complex array; integers and booleans promote as ``jnp`` does."""
-    if not isinstance(x, Array):  # a JAX array stays the one it is: asarray would copy a tracer's
-        if isinstance(x, str | bytes):  # NumPy would try to parse it
-            raise TypeError(f"{name} must be {_ACCEPTED}, got {type(x).__name__}")
-        try:
-            x = jnp.asarray(x)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} must be {_ACCEPTED}, got {type(x).__name__}") from error
+    x = _as_array(x, name, _ACCEPTED)
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool:
         return x.astype(jax.eval_shape(jnp.sqrt, x).dtype)
     raise TypeError(f"{name} must be {_ACCEPTED}, got dtype {x.dtype}")
+
+
+def as_integers(x: ArrayLike, name: str) -> Array:
+    """``x`` as an array of integers."""
+    x = _as_array(x, name, "an integer array")
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"{name} must be an integer array, got dtype {x.dtype}")
+    return x
+
+
+def _as_array(x: ArrayLike, name: str, accepted: str) -> Array:
+    if isinstance(x, Array):  # stays the one it is: asarray would copy a tracer's
+        return x
+    if any(isinstance(leaf, str | bytes) for leaf in jax.tree.leaves(x)):  # would be parsed, or taken for a dtype
+        raise TypeError(f"{name} must be {accepted}, got {type(x).__name__}")
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be {accepted}, got {type(x).__name__}") from error
+
+
+def floating_dtype(dtype: Any, name: str) -> Any:
+    """A real floating type."""
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise TypeError(f"{name} must be a real floating type, got {found or repr(dtype)}")
+    return found
+
+
+def key(x: Any, name: str = "key") -> Array:
+    """One random key, of either kind."""
+    new = isinstance(x, Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    old = isinstance(x, Array | np.ndarray) and x.dtype == np.uint32
+    if not (new and not x.shape) and not (old and x.ndim == 1):
+        came = f"shape {x.shape} and dtype {x.dtype}" if new or old else repr(x)
+        raise TypeError(f"{name} must be one key of jax.random.key or jax.random.PRNGKey, got {came}")
+    return jnp.asarray(x)
 
 
 def working_dtype(dtype: Any) -> Any:

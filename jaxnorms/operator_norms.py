@@ -167,7 +167,7 @@ def frobenius_estimate(
     if samples is None or key is None:
         raise ValueError(f"{function}: samples and key go together, got samples={samples!r} and key={key!r}")
     SquaredFrobenius().using(_how(function, options))
-    return _evaluate(Frobenius(key, _checks.count(samples, "samples"), squared), checked(a))
+    return _evaluate(Frobenius(_checks.key(key), _checks.count(samples, "samples"), squared), checked(a))
 
 
 def _how(function: str, options: Options) -> Request:

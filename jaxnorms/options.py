@@ -4,11 +4,11 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from jaxnorms import _checks
 from jaxnorms._split import Names, count
 
 Side = str | tuple[str, ...] | None
@@ -92,9 +92,7 @@ def request(options: Options | How, rank: int | None = None) -> Request:
         raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
     compute_dtype = options.get("compute_dtype")
     if compute_dtype is not None:
-        compute_dtype = jnp.dtype(compute_dtype)
-        if not jnp.issubdtype(compute_dtype, jnp.floating):
-            raise TypeError(f"compute_dtype must be a real floating type, got {compute_dtype}")
+        compute_dtype = _checks.floating_dtype(compute_dtype, "compute_dtype")
     axis_name = options.get("axis_name")
     if axis_name is not None and options.get("diagonal", False):
         raise ValueError(f"axis_name must be None with diagonal=True, got {axis_name!r}")

@@ -130,7 +130,7 @@ def truncated_svd(
     >>> svd.s, bool(1 <= svd.error_bound < 1.0001)
     (Array([3., 2.], dtype=float32), True)
     """
-    tol = request({"tol": tol}).tol
+    tol, key = request({"tol": tol}).tol, None if key is None else _checks.key(key)
     if isinstance(a, LinearOperator):
         op = checked(a)
         u, s, vh = leading_of_operator(op, _checks.count(k, "k", min(op.shape)), tol, key)

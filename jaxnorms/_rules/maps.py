@@ -9,7 +9,7 @@ from jax import Array
 
 from jaxnorms._mesh import like
 from jaxnorms._rules.ends import end_of_derivatives, inner
-from jaxnorms._scaling import quotient
+from jaxnorms._scaling import max_abs, quotient
 
 only_once = end_of_derivatives(
     "jaxnorms: second derivatives of a proximal operator, projection or spectral map are not defined; "
@@ -35,7 +35,8 @@ def envelope(carrier: Any, gauge: Any, a: Array, step: Array) -> Array:
     """``min f(y) + |a - y|^2 / 2 step`` for a gauge f and the carrier of what its prox leaves, ``a - y``. Its gradient
     is that over the step: a difference would cancel where the step is small."""
     x = carrier.magnitudes(a)
-    return gauge.value(gauge.prox(x, step)) + _half_square(carrier.h(x, step), step)
+    value, largest = gauge.value(gauge.prox(x, step)) + _half_square(carrier.h(x, step), step), max_abs(x)
+    return jnp.where(jnp.isfinite(largest), value, largest)
 
 
 def _half_square(x: Array, step: Array) -> Array:

@@ -169,11 +169,9 @@ def margins(logits: ArrayLike, labels: ArrayLike) -> Array:
 
 
 def _margins(logits: ArrayLike, labels: ArrayLike, function: str) -> Array:
-    x, y = _checks.as_inexact(logits, "logits"), jnp.asarray(labels)
+    x, y = _checks.as_inexact(logits, "logits"), _checks.as_integers(labels, "labels")
     if jnp.iscomplexobj(x):
         raise TypeError(f"{function}: logits must be real, got dtype {x.dtype}")
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(f"{function}: labels must be integers, got dtype {y.dtype}")
     if x.ndim < 1 or x.shape[-1] < 2:
         raise ValueError(f"{function}: logits must have shape (..., k) with k >= 2 classes, got shape {x.shape}")
     if y.shape != x.shape[:-1]:

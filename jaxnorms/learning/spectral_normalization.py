@@ -61,7 +61,7 @@ def init_spectral_norm(
     """
     x, operator = _operator(w, convolution, "init_spectral_norm")
     block = _checks.count(block, "block", min(operator.size(x)))
-    return replicated(partial(_started, operator=operator, block=block), key, x)
+    return replicated(partial(_started, operator=operator, block=block), _checks.key(key), x)
 
 
 def estimate_spectral_norm(

@@ -1,0 +1,231 @@
+"""Every public function refuses every wrong kind of thing, in every argument that is an array, with one clear error.
+
+``CALLS`` holds a good call of each public function that takes arrays; a test puts bad things in the place of each array
+in turn. ``PARAMETERS`` does the same for what is static, or a number. What has no row is listed in ``ELSEWHERE``, with
+the tests that refuse for it.
+"""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnorms as jn
+
+A = np.array([[2.0, 0.5, 0.0], [0.0, 1.0, 0.25], [0.125, 0.0, 3.0]], np.float32)
+S = A @ A.T  # positive definite
+V = np.ones(3, np.float32)
+KEY = jax.random.key(0)
+IDENTITY = jn.LinearOperator((), lambda params, x: x, None, (3, 3), jnp.float32)
+needs_x64 = pytest.mark.skipif(not jax.config.jax_enable_x64, reason="the same in both modes: run in one")
+INF, NAN = float("inf"), float("nan")
+
+# Good calls, as the function, its arrays by name, and the rest; vectors and numbers stand in the rest, or in VECTORS.
+CALLS = {
+    "adjugate": (["a"], {}),
+    "attention_logit_bound": (["q", "k"], {}),
+    "attention_rank_profile": (["q", "k"], {}),
+    "backward_error": (["a"], {"x": V, "b": V}),
+    "balanced_factors": (["b", "a"], {}),
+    "bauer_fike_bound": (["a", "e"], {}),
+    "best_approximation": (["a"], {"k": 1}),
+    "charpoly": (["a"], {}),
+    "charpoly_value": (["a"], {"x": 1.0}),
+    "cofactor": (["a"], {}),
+    "cond": (["a"], {}),
+    "condest": (["a"], {}),
+    "det": (["a"], {}),
+    "digits_left": (["a"], {}),
+    "distance_to_singularity": (["a"], {}),
+    "dual_norm": (["a"], {"ord": "nuc"}),
+    "eigvalsh": (["a"], {}),
+    "entrywise_norm": (["a"], {"p": 3}),
+    "factored_frobenius_norm": (["b", "a"], {}),
+    "factored_ky_fan_norm": (["b", "a"], {"k": 1}),
+    "factored_norm": (["b", "a"], {"ord": "nuc"}),
+    "factored_nuclear_bound": (["b", "a"], {}),
+    "factored_nuclear_norm": (["b", "a"], {}),
+    "factored_operator": (["b", "a"], {}),
+    "factored_schatten_norm": (["b", "a"], {"p": 3}),
+    "factored_singular_values": (["b", "a"], {}),
+    "factored_spectral_norm": (["b", "a"], {}),
+    "fan_dominates": (["a", "b"], {}),
+    "forward_error_bound": (["a", "da"], {"b": V, "db": V}),
+    "frobenius_norm": (["a"], {}),
+    "induced_norm": (["a"], {"p": 1}),
+    "induced_norm_bounds": (["a"], {"p": 2, "q": 1}),
+    "init_spectral_norm": (["w"], {"key": KEY}),
+    "ky_fan_norm": (["a"], {"k": 2}),
+    "latent_attention_factors": (["down", "up_key", "up_value"], {}),
+    "lmo": (["a"], {}),
+    "low_rank_approximation": (["w"], {"rank": 1}),
+    "matrix_exp": (["a"], {}),
+    "matrix_log": (["a"], {}),
+    "matrix_norm": (["x"], {}),
+    "matrix_sqrt": (["a"], {}),
+    "mirsky_bound": (["e"], {}),
+    "mixed_norm": (["a"], {"p": 2, "q": 1}),
+    "moreau_envelope": (["a"], {"step": 1.0, "ord": "nuc"}),
+    "nearest_singular": (["a"], {}),
+    "norm": (["x"], {}),
+    "norm_bounds": (["a"], {}),
+    "nuclear_norm": (["a"], {}),
+    "pinv": (["a"], {}),
+    "polar": (["a"], {}),
+    "project": (["a"], {"radius": 1.0, "ord": "nuc"}),
+    "prox": (["a"], {"step": 1.0, "ord": "nuc"}),
+    "regularized_inverse": (["a"], {"lam": 1.0}),
+    "schatten_norm": (["a"], {"p": 3}),
+    "singular_values": (["a"], {}),
+    "slogdet": (["a"], {}),
+    "spectral_function": (["a"], {"f": jnp.tanh}),
+    "spectral_norm": (["a"], {}),
+    "spectral_sum": (["a"], {"f": jnp.tanh}),
+    "spectrum_summary": (["a"], {}),
+    "squared_frobenius_norm": (["a"], {}),
+    "stable_rank": (["a"], {}),
+    "subgradient": (["a"], {"ord": "nuc"}),
+    "tikhonov_cond": (["a"], {"lam": 1.0}),
+    "tikhonov_solve": (["a"], {"b": V, "lam": 1.0}),
+    "truncated_svd": (["a"], {"k": 1}),
+    "unitarily_invariant_norm": (["a"], {"gauge": jnp.max}),
+    "weyl_bound": (["e"], {}),
+}
+# Vectors, of any length: no shape of these is wrong, but a scalar.
+VECTORS = {
+    "majorizes": (["x", "y"], {}),
+    "margins": (["logits"], {"labels": np.array([0, 1, 2])}),
+    "vector_norm": (["x"], {}),
+    "normalized_margins": (["logits", "inputs"], {"labels": np.array([0, 1, 2]), "complexity": 1.0}),
+}
+ELSEWHERE = {
+    "audit, clip_by_global_norm, clip_by_norm, compress, frobenius_product_bound, lipschitz_bound, penalty,"
+    " rank_allocation, spectral_complexity": "trees: test_learning_contract.py, test_network_bounds.py, test_audit.py",
+    "conv_spectral_norm, estimate_spectral_norm, spectral_normalize": "kernels: test_convolution.py and others",
+    "dual, equivalence_constant, explain": "no arrays: test_norm_objects.py, test_comparison.py, test_methods.py",
+}
+NOT_ARRAYS = {
+    "string": "matrix",
+    "none": None,
+    "object": object(),
+    "set": {1.0, 2.0},
+    "strings": [["a", "b"], ["c", "d"]],
+    "objects": np.array([[None, 1.0], [2.0, 3.0]], dtype=object),
+    "ragged": [[1.0, 2.0], [3.0]],
+    "dates": np.array([["2020-01-01"]], dtype="datetime64[D]"),
+    "keys": jax.random.split(KEY, (3, 3)),
+    "function": jnp.sum,
+}
+NOT_MATRICES = {"scalar": np.float32(1), "vector": V}
+
+
+def call(name, arrays, rest):
+    function = getattr(jn, name)
+    bound = {**arrays, **rest}
+    signature = inspect.signature(function).parameters
+    positional = [bound.pop(k) for k, p in signature.items() if p.kind is p.POSITIONAL_ONLY and k in bound]
+    spread = [k for k, p in signature.items() if p.kind is p.VAR_POSITIONAL]
+    assert not spread or set(bound) <= set(signature)
+    return function(*positional, **bound)
+
+
+def refused(name, arrays, rest, bad, of, kinds):
+    with pytest.raises(kinds) as error:
+        call(name, {**dict.fromkeys(arrays, A), of: bad}, rest)
+    message = str(error.value)
+    assert of in message.replace(",", " ").replace(":", " ").split() or f"`{of}`" in message, message
+    assert len(message) < 400, "more than one clear sentence"
+
+
+EVERY = {**CALLS, **VECTORS}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_no_array_is_refused(name):
+    arrays, rest = EVERY[name]
+    for of in arrays:
+        for bad in NOT_ARRAYS.values():
+            refused(name, arrays, rest, bad, of, (TypeError, ValueError))
+
+
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"norm"}))
+def test_what_is_no_matrix_is_refused(name):
+    arrays, rest = CALLS[name]
+    for of in arrays:
+        for bad in NOT_MATRICES.values():
+            refused(name, arrays, rest, bad, of, ValueError)
+
+
+A_KEY, A_TYPE = "key must be one key", "compute_dtype must be a real floating type"
+PARAMETERS = {
+    "key number": (lambda: jn.truncated_svd(A, 1, key=3), A_KEY),
+    "key string": (lambda: jn.truncated_svd(A, 1, key="a"), A_KEY),
+    "keys": (lambda: jn.init_spectral_norm(jax.random.split(KEY), A), A_KEY),
+    "no key": (lambda: jn.init_spectral_norm(None, A), A_KEY),
+    "key of an operator": (lambda: jn.frobenius_norm(IDENTITY, samples=4, key=1), A_KEY),
+    "dtype name": (lambda: jn.spectral_norm(A, compute_dtype="foo"), A_TYPE),
+    "dtype number": (lambda: jn.polar(A, compute_dtype=3), A_TYPE),
+    "dtype integer": (lambda: jn.lmo(A, compute_dtype="int32"), A_TYPE),
+    "labels string": (lambda: jn.margins(A, "a"), "labels must be an integer array, got str"),
+    "labels real": (lambda: jn.margins(A, V), "labels must be an integer array, got dtype float32"),
+}
+
+
+@pytest.mark.parametrize("case", PARAMETERS)
+def test_parameters_of_the_wrong_kind_are_refused(case):
+    function, message = PARAMETERS[case]
+    with pytest.raises(TypeError, match=message):
+        function()
+
+
+def test_keys_of_both_kinds_are_taken():
+    for key in (jax.random.key(1), jax.random.PRNGKey(1), jax.random.key(1, impl="rbg")):
+        assert jn.truncated_svd(A, 1, key=key).s.shape == (1,)
+
+
+# What a NaN gives in place of a NaN.
+ANSWERS = {
+    "fan_dominates": False,  # nothing is shown
+    "init_spectral_norm": None,  # a state of random vectors, before the first look at the matrix
+}
+
+
+@needs_x64
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys()))
+def test_nan_in_nan_out(name):
+    arrays, rest = CALLS[name]
+    bad = A.copy()
+    bad[1, 2] = NAN
+    for of in arrays:
+        found = call(name, {**dict.fromkeys(arrays, A), of: bad}, rest)
+        leaves = [
+            x for x in jax.tree.leaves(found) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact)
+        ]
+        assert any(jnp.any(jnp.isnan(x)) for x in leaves), of
+
+
+def test_nan_dominates_nothing():
+    bad = A.copy()
+    bad[1, 2] = NAN
+    assert not jn.fan_dominates(bad, A)
+    assert not jn.fan_dominates(A, bad)
+
+
+@pytest.mark.parametrize("ord", ["nuc", "fro", "spectral", jn.Entrywise(1), jn.KyFan(2), jn.Mixed(2, 1)], ids=str)
+def test_an_infinite_entry_makes_the_envelope_infinite(ord):
+    bad = np.stack([A, A, A])
+    bad[0, 1, 2], bad[1, 0, 0] = INF, -INF
+    value, gradient = jax.vmap(jax.value_and_grad(lambda a: jn.moreau_envelope(a, 1.0, ord)))(bad)
+    assert jnp.all(jnp.isinf(value[:2]))
+    assert jnp.all(jnp.isnan(gradient[:2]))
+    assert jnp.isfinite(value[2])
+    assert jnp.all(jnp.isfinite(gradient[2]))
+
+
+def test_every_public_function_is_in_the_table():
+    functions = {name for name in jn.__all__ if not inspect.isclass(getattr(jn, name))}
+    elsewhere = {name.strip() for names in ELSEWHERE for name in names.split(",")}
+    assert functions == EVERY.keys() | elsewhere
+    assert not EVERY.keys() & elsewhere
