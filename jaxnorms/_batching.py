@@ -59,11 +59,17 @@ def single_or_all(single: Callable[[Array], Any], together: Callable[[Array], An
     f = jax.custom_batching.custom_vmap(single)
 
     @f.def_vmap
-    def _(_size: int, _batched: list[bool], a: Array) -> tuple[Any, Any]:
-        out = together(a)
+    def _(size: int, _: list[bool], a: Array) -> tuple[Any, Any]:
+        out = together(a) if size else _of_none(single, a)
         return out, jax.tree.map(lambda _: True, out)
 
     return f
+
+
+def _of_none(f: Callable[[Array], Any], a: Array) -> Any:
+    """What ``vmap(f)`` gives along a first axis of length 0, which algorithms for many need not know."""
+    like = jax.eval_shape(f, jax.ShapeDtypeStruct(a.shape[1:], a.dtype))
+    return jax.tree.map(lambda y: jnp.zeros((0, *y.shape), y.dtype), like)
 
 
 # Entries of a batch that a CPU's cache holds together with what is computed from them.
@@ -79,8 +85,11 @@ def batch_last(f: Callable[[Array], Any]) -> Callable[[Array], Any]:
 
     @on_batch.def_vmap
     def _(size: int, _: list[bool], a: Array) -> tuple[Any, Any]:
-        out = on_batch(jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1))
-        out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -1, 0), out)
+        if size:
+            out = on_batch(jnp.moveaxis(a, 0, -1).reshape(*a.shape[1:-1], -1))
+            out = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -1, 0), out)
+        else:
+            out = _of_none(f, a)
         return out, jax.tree.map(lambda _: True, out)
 
     return lambda a: jax.tree.map(lambda x: x[..., 0], on_batch(a[..., None]))

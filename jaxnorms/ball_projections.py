@@ -30,7 +30,7 @@ def capped(x: Array, cap: Array | float, total: Array) -> Array:
         return _clipped(d - gaps, 0, cap)
 
     d = root(lambda d: total - jnp.sum(entries(d)), total)
-    alone = _clipped(x, 0, cap)
+    alone = jnp.where(x < cap, x, cap)  # the identity near zeros, too
     return jnp.where(jnp.sum(alone) <= total, alone, entries(d))
 
 

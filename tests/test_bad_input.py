@@ -19,7 +19,6 @@ S = A @ A.T  # positive definite
 V = np.ones(3, np.float32)
 KEY = jax.random.key(0)
 IDENTITY = jn.LinearOperator((), lambda params, x: x, None, (3, 3), jnp.float32)
-needs_x64 = pytest.mark.skipif(not jax.config.jax_enable_x64, reason="the same in both modes: run in one")
 INF, NAN = float("inf"), float("nan")
 
 # Good calls, as the function, its arrays by name, and the rest; vectors and numbers stand in the rest, or in VECTORS.
@@ -192,7 +191,6 @@ ANSWERS = {
 }
 
 
-@needs_x64
 @pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys()))
 def test_nan_in_nan_out(name):
     arrays, rest = CALLS[name]

@@ -134,3 +134,11 @@ def test_what_is_refused():
         jn.charpoly_value(jnp.eye(2), jnp.ones(3))
     with pytest.raises(ValueError, match="third derivatives"):
         jax.jacfwd(jax.jacfwd(jax.jacfwd(jn.det)))(jnp.eye(2))
+
+
+def test_determinants_of_matrices_without_entries():
+    a = jnp.zeros((3, 0, 0))
+    value, back = jax.vjp(jn.det, a)
+    np.testing.assert_array_equal(value, np.ones(3))
+    assert back(jnp.ones(3))[0].shape == a.shape
+    assert jax.jacfwd(jn.det)(a).shape == (3, 3, 0, 0)

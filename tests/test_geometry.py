@@ -301,3 +301,23 @@ def test_subgradient_is_not_conjugated():
     a = prescribed(np.array([3.0, 1.0]), (3, 2), COMPLEX)
     np.testing.assert_allclose(jn.subgradient(a, "nuc"), np.conj(jax.grad(jn.nuclear_norm)(a)), atol=tolerance(REAL))
     np.testing.assert_allclose(jn.dual_norm(a, "nuc"), 3, rtol=tolerance(REAL))
+
+
+INSIDE = {
+    "entrywise 1": (jn.project, jn.Entrywise(1), 1),
+    "nuclear": (jn.project, jn.Schatten(1), 1),
+    "dual Ky Fan": (jn.project, jn.Dual(jn.KyFan(2)), 1),
+    "columns": (jn.project, jn.Mixed(2, 1), 1),
+    "rows": (jn.project, jn.Mixed(1, inf), 1),
+    "spectral": (jn.prox, jn.Schatten(inf), 0),
+    "largest entry": (jn.prox, jn.Entrywise(inf), 0),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_derivatives_inside_a_ball_at_zeros(name):
+    """A projection is the identity there, and a prox, by Moreau the rest of one, is zero."""
+    function, ord, expected = INSIDE[name]
+    for a in (jnp.diag(jnp.array([0.1, 0.0])), jnp.zeros((2, 2))):
+        slopes = jax.jacobian(lambda x: function(x, 1.0, ord))(a).reshape(4, 4)
+        np.testing.assert_array_equal(slopes, expected * np.eye(4))

@@ -183,3 +183,15 @@ def test_second_derivative_of_distinct_singular_values(shape, dtype):
     assert np.all(np.isfinite(jax.jvp(slope, (tied,), (f,))[1]))
     with pytest.raises(ValueError, match="third derivatives"):
         jax.jvp(lambda a: jax.jvp(slope, (a,), (f,))[1], (a,), (f,))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [jn.nuclear_norm, jn.spectral_norm, jn.singular_values, jn.cond, jn.det, jn.adjugate, jn.pinv, jn.polar],
+    ids=lambda f: f.__name__,
+)
+def test_vmap_over_no_matrices(function):
+    none = jnp.zeros((0, 5, 5))
+    assert jax.tree.map(jnp.shape, jax.vmap(function)(none)) == jax.tree.map(jnp.shape, function(none))
+    total = jax.grad(lambda a: sum(jnp.sum(x) for x in jax.tree.leaves(function(a))))
+    assert jax.vmap(total)(none).shape == none.shape

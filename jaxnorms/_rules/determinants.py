@@ -24,7 +24,8 @@ def determinant(a: Array) -> Array:
 @determinant.defjvp
 def _(primals, tangents):
     (a,), (e,) = primals, tangents
-    return determinant(a), jnp.sum(cofactor(a) * e)
+    value, slope = determinant(a), jnp.sum(cofactor(a) * e)
+    return value, slope if a.size else jnp.zeros_like(value)  # of a constant: not a sum over a batch
 
 
 @jax.custom_jvp

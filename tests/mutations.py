@@ -1,0 +1,286 @@
+"""Deliberate faults, and the test that catches each: ``python tests/mutations.py [--match WORDS] [--jobs N]``
+
+Every fault is one replacement of text in a copy of the package, on which the test files named beside it run until
+one fails. The table goes into ``tests/README.md``, unless ``--match`` selects only some. A fault that no test catches,
+or whose text is no longer there once, ends the run with status 1.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "tests" / "README.md"
+COPIED = "jaxnorms", "tests", "conftest.py", "pyproject.toml", "notebooks/phonons.py"
+MODE = {
+    "JAX_ENABLE_X64": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
+
+
+class Fault(NamedTuple):
+    """``what`` goes wrong when ``old`` becomes ``new`` in ``file``, for these test files to see."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+FAULTS = [
+    Fault(
+        "a conjugate is dropped between singular vectors",
+        "spectral_methods.py",
+        "v, uh = vh.conj().T, u.conj().T",
+        "v, uh = vh.T, u.conj().T",
+        ("second_order",),
+    ),
+    Fault(
+        "a conjugate is dropped between phases",
+        "lifts.py",
+        "e = phase.conj() * e",
+        "e = phase * e",
+        ("second_order",),
+    ),
+    Fault(
+        "a conjugate is dropped in the determinant",
+        "decompositions/cofactors.py",
+        "m = matmul(matmul(u.conj().T, direction), vh.conj().T)",
+        "m = matmul(matmul(u.T, direction), vh.conj().T)",
+        ("determinants",),
+    ),
+    Fault(
+        "no singular values are tied",
+        "decompositions/thin_svd.py",
+        "return 8 * float(jnp.finfo(dtype).eps) * max(shape) ** 0.25",
+        "return 0.0",
+        ("subgradients", "second_order"),
+    ),
+    Fault(
+        "a division without its mask",
+        "gauges.py",
+        "return r / jnp.where(length > 0, length, 1)",
+        "return r / length",
+        ("subgradients",),
+    ),
+    Fault(
+        "U and V are swapped",
+        "spectral_methods.py",
+        "return poison(ok, on_grid(matmul(u * _weights(gauge, s, a)[None, :], vh)))",
+        "g = matmul(u * _weights(gauge, s, a)[None, :], vh)\n"
+        "    return poison(ok, on_grid(g.conj().T if g.shape[0] == g.shape[1] else g))",
+        ("subgradients",),
+    ),
+    Fault(
+        "the zero block of the nuclear norm counts",
+        "gauges.py",
+        "return (x > tol * top).astype(x.dtype)",
+        "return jnp.ones_like(x)",
+        ("subgradients",),
+    ),
+    Fault(
+        "squares are not scaled",
+        "gauges.py",
+        "                e = exponent(self._largest(x))\n                return scale(jnp.sqrt(",
+        "                e = 0 * exponent(self._largest(x))\n                return scale(jnp.sqrt(",
+        ("contract",),
+    ),
+    Fault(
+        "Ky Fan sums one value too few",
+        "top_gauges.py",
+        "return Lp(self.p).value(jax.lax.top_k(x, self.k)[0])",
+        "return Lp(self.p).value(jax.lax.top_k(x, max(self.k - 1, 1))[0])",
+        ("contract",),
+    ),
+    Fault(
+        "the wrong exponent of the dual norm",
+        "gauges.py",
+        "return inf if p == 1 else 1.0 if p == inf else p / (p - 1)",
+        "return inf if p == 1 else 1.0 if p == inf else (p + 1) / p",
+        ("subgradients",),
+    ),
+    Fault(
+        "symmetric and skew parts are exchanged",
+        "spectral_methods.py",
+        "0, minus) * sym + plus * skew",
+        "0, minus) * skew + plus * sym",
+        ("second_order",),
+    ),
+    Fault(
+        "the curvature out of the singular vectors is missed",
+        "spectral_methods.py",
+        "matmul(u, core) + (ev - matmul(u, m)) * along[None, :]",
+        "matmul(u, core)",
+        ("second_order",),
+    ),
+    Fault(
+        "the curvature of a p-norm along itself is missed",
+        "gauges.py",
+        "return self._slopes(x, tol) * d - self._bend() * g * self._sum(g * d)",
+        "return self._slopes(x, tol) * d",
+        ("second_order",),
+    ),
+    Fault(
+        "tied columns share by number, not by length",
+        "column_gauge.py",
+        "self.outer.subgradient(n, ties, w), ties",
+        "self.outer.subgradient(n, ties), ties",
+        ("subgradients",),
+    ),
+    Fault(
+        "the k-support norm compares with one tail too many",
+        "top_gauges.py",
+        "chosen = jnp.argmax(before > means)",
+        "chosen = jnp.minimum(jnp.argmax(before > means) + 1, self.k - 1)",
+        ("subgradients", "contract"),
+    ),
+    Fault(
+        "a projection moves what is inside the ball",
+        "ball_projections.py",
+        "return jnp.where(jnp.sum(alone) <= total, alone, entries(d))",
+        "return entries(d)",
+        ("geometry",),
+    ),
+    Fault(
+        "a hard threshold for a soft one",
+        "gauges.py",
+        "return jnp.where(x > t, x - t, 0) if self.p == 1",
+        "return jnp.where(x > t, x, 0) if self.p == 1",
+        ("geometry",),
+    ),
+    Fault(
+        "the oracle ascends",
+        "geometry.py",
+        "return -jnp.where(radius >= 0, radius, jnp.nan)",
+        "return jnp.where(radius >= 0, radius, jnp.nan)",
+        ("geometry",),
+    ),
+    Fault(
+        "row exchanges do not change the sign of the determinant",
+        "decompositions/cofactors.py",
+        "return jnp.where(swaps % 2 == 0, x, -x), e",
+        "return x, e",
+        ("determinants",),
+    ),
+    Fault(
+        "gradients at matrices that are not finite are numbers",
+        "spectral_methods.py",
+        "return jnp.where(ok, x, jnp.nan)",
+        "return x",
+        ("contract", "methods"),
+    ),
+    Fault(
+        "a third derivative is a number and no error",
+        "_rules/norms.py",
+        "    lift, a = last_derivative((lift, a))\n    dg",
+        "    dg",
+        ("transformations", "second_order"),
+    ),
+    Fault(
+        "the mixed derivative in order and matrix is missed",
+        "_rules/norms.py",
+        "return slope, jax.tree.map(jnp.add, along, mixed)",
+        "return slope, along",
+        ("second_order", "transformations"),
+    ),
+    Fault(
+        "blocks on other devices are not summed",
+        "_split.py",
+        "return lax.psum(x, names) if names else x",
+        "return x",
+        ("shard_map",),
+    ),
+    Fault(
+        "16-bit types are computed in 16 bits",
+        "_checks.py",
+        "return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype",
+        "return dtype",
+        ("contract",),
+    ),
+    Fault(
+        "a Krylov search ends where it began",
+        "decompositions/krylov.py",
+        "        more = _unfinished(theta, residuals, n, k, tol, until)",
+        "        more = jnp.zeros_like(_unfinished(theta, residuals, n, k, tol, until))",
+        ("krylov", "methods"),
+    ),
+]
+
+
+def caught(fault: Fault) -> str | None:
+    """The first test that fails, as ``file::test``; None if none does."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+        path = copy / "jaxnorms" / fault.file
+        text = path.read_text()
+        if text.count(fault.old) != 1:
+            sys.exit(f"{fault.what}: the text stands {text.count(fault.old)} times in {fault.file}")
+        path.write_text(text.replace(fault.old, fault.new))
+        for name in fault.tests:
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "-rfE",
+                "-p",
+                "no:cacheprovider",
+                f"tests/test_{name}.py",
+            ]
+            env = os.environ | MODE | {"PYTHONPATH": folder}
+            run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+            failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
+            if failed:
+                return failed[1]
+            if run.returncode:
+                sys.exit(f"{fault.what}: pytest ended with {run.returncode}\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return None
+
+
+HEAD = """\
+# The tests
+
+`make test` runs them, in 32-bit and in 64-bit mode; how they are made: [CONTRIBUTING.md](../CONTRIBUTING.md).
+
+## Do they see faults?
+
+`python tests/mutations.py` puts each of these faults into a copy of the package and runs the tests until one fails.
+
+| fault | in | caught by |
+|---|---|---|
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--match", default="", help="only faults whose description contains these words")
+    parser.add_argument("--jobs", type=int, default=2, help="faults tried at once")
+    args = parser.parse_args()
+    chosen = [fault for fault in FAULTS if all(word in fault.what for word in args.match.split())]
+    rows, escaped = [], []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for i, (fault, test) in enumerate(zip(chosen, pool.map(caught, chosen), strict=True), 1):
+            print(f"[{i}/{len(chosen)}] {fault.what}: {test or 'NOT CAUGHT'}", flush=True)
+            rows.append(f"| {fault.what} | `{fault.file}` | {f'`{test}`' if test else '**none**'} |")
+            escaped += [] if test else [fault.what]
+    if not args.match:
+        README.write_text(HEAD + "\n".join(rows) + f"\n\n{len(rows) - len(escaped)} of {len(rows)} caught.\n")
+    if escaped:
+        sys.exit(f"not caught: {', '.join(escaped)}")
+
+
+if __name__ == "__main__":
+    main()
