@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+QUICKEST := notebooks/06_conditioning.ipynb notebooks/07_complex_spectra.ipynb
 
-.PHONY: demo test test-floor lint notebooks docs nightly bench clean
+.PHONY: demo test test-floor test-peers mutations lint notebooks notebooks-quickest docs nightly bench clean
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -16,6 +17,9 @@ demo: .venv/installed-notebooks
 
 notebooks: .venv/installed-notebooks
 	$(BIN)/python notebooks/run.py $(NOTEBOOKS)
+
+notebooks-quickest: .venv/installed-notebooks
+	$(BIN)/python notebooks/run.py $(QUICKEST)
 
 # 32-bit and 64-bit mode, on two cores each. Compilation is most of the time, so it does not optimise
 # here, which also shows whether anything relies on it; `make nightly` runs what users run. On the 8 devices
@@ -36,6 +40,14 @@ test-floor: .venv-floor/installed
 	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]" "jax==0.8.0" "jaxlib==0.8.0"
 	touch $@
 
+# The samples that torch has for its own functions; those of NumPy, SciPy and Optax are part of `make test`.
+test-peers: .venv/installed-test .venv/installed-peers
+	JAX_ENABLE_X64=1 $(PYTEST) tests/test_torch_samples.py
+
+# Deliberate faults, and the test that catches each.
+mutations: .venv/installed-test
+	$(BIN)/python tests/mutations.py
+
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +58,8 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
-nightly: .venv/installed-test notebooks test-floor
+nightly: export JAXNORMS_EXAMPLES = 5000
+nightly: .venv/installed-test notebooks test-floor test-peers mutations
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2 -m "slow or not slow"
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2 -m "slow or not slow"
 

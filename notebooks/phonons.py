@@ -84,7 +84,7 @@ def regularized_inverse(d: Array, lam: float) -> Array:
 def intensity(
     crystal: Crystal, springs: Array, lam: float, per_zone: int, zones: int, inverse: Inverse = regularized_inverse
 ) -> Array:
-    """``I(q) = |2 pi q|^2 sum_ij exp(2 pi i q.(r_i - r_j)) C_ij(q)`` with the covariance ``C = inverse(D, lam)``.
+    """``I(q) = |2 pi q|^2 sum_ij exp(-2 pi i q.(r_i - r_j)) C_ij(q)`` with the covariance ``C = inverse(D, lam)``.
 
     On the grid of q from ``-zones`` to ``zones`` in steps of ``1/per_zone``, which passes through every k = 0; with
     ``per_zone=1`` there is nothing else. C has the period of the reciprocal lattice: one inverse for each k of a zone.
@@ -93,7 +93,7 @@ def intensity(
     covariance = inverse(dynamical_matrices(crystal, springs, k), lam).reshape(per_zone, per_zone, 4, 4)
     steps = np.arange(-zones * per_zone, zones * per_zone + 1)
     q = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1) / per_zone
-    waves = jnp.asarray(np.exp(-2j * np.pi * (q @ crystal.positions.T)), covariance.dtype)
+    waves = jnp.asarray(np.exp(2j * np.pi * (q @ crystal.positions.T)), covariance.dtype)
     covariance = covariance[np.ix_(steps % per_zone, steps % per_zone)]
     total = jnp.einsum("xyi,xyij,xyj->xy", waves.conj(), covariance, waves).real
     return jnp.asarray(np.sum((2 * np.pi * q) ** 2, -1), total.dtype) * total

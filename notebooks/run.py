@@ -2,15 +2,22 @@
 
 What the cells print is shown while they run. An error stops the run, with a non-zero status, and
 leaves the file as it was. Only what can be reproduced is stored: no times, no progress bars, no
-version of the interpreter.
+version of the interpreter; and a hash of the code that ran, which tells outputs of other code apart.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from provenance import code_hash
+
+# Small decompositions, on cores that other programs share: there the threads of LAPACK wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+LONGEST = 180  # seconds that a notebook may take on two cores
 
 
 class LiveClient(NotebookClient):
@@ -39,6 +46,7 @@ def stored(notebook):
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        "executed": code_hash(notebook.cells),
     }
     for cell in notebook.cells:
         cell.metadata = {}
@@ -65,7 +73,8 @@ def run(path):
     nbformat.write(stored(notebook), path)
     for figure in sorted((path.parent / "figures").glob(f"{path.stem}*.png")):
         print(f"figure: {figure}")
-    print(f"{path}: executed in {time.time() - start:.0f} s", flush=True)
+    took = time.time() - start
+    print(f"{path}: executed in {took:.0f} s" + (f", longer than {LONGEST}" if took > LONGEST else ""), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from provenance import code_hash
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -18,13 +19,15 @@ def source(cell):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_answers_its_question(path):
     text = path.read_text()
-    cells = json.loads(text)["cells"]
+    notebook = json.loads(text)
+    cells = notebook["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     first = source(cells[0])
     assert re.match(r"# .+\n\n\*\*Question\.\*\* .+\n\n\*\*Finding\.\*\* .*\d", first), "title, question and finding"
     assert "\nassert " in "\n" + source(code[-1]), "the finding is not asserted in the last cell"
     assert len(text) <= LARGEST
 
+    assert notebook["metadata"]["executed"] == code_hash(cells), "the outputs are those of other code"
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not run from its start"
     outputs = [output for cell in code for output in cell["outputs"]]
     assert {output["output_type"] for output in outputs} <= {"stream", "display_data", "execute_result"}
@@ -39,4 +42,5 @@ def test_a_notebook_is_in_the_gallery_and_on_the_site(path):
     assert len(thumbnails) == 1
     assert (ROOT / thumbnails[0]).exists()
     assert f": {name}\n" in (ROOT / "mkdocs.yml").read_text()
-    assert all(picture.stat().st_size > 0 for picture in ROOT.glob(f"notebooks/figures/{path.stem}_*.png"))
+    saved = set(re.findall(rf'"({path.stem}_\w+)\\"', path.read_text()))
+    assert saved <= {picture.stem for picture in ROOT.glob("notebooks/figures/*.png")}

@@ -1,5 +1,6 @@
 """The spectra of ``notebooks/phonons.py``: complex, degenerate by symmetry, with a zero eigenvalue at k = 0."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -75,6 +76,28 @@ def test_model(constants):
     w = np.asarray(jn.eigvalsh(d))
     assert abs(w[0, 0]) < tolerance(REAL, 200) < np.min(w[1:])
     assert np.sum(np.diff(w) < tolerance(REAL, 200)) == (20 if constants is EQUAL else 2)
+
+
+@places
+def test_intensity_is_that_of_a_supercell(constants):
+    """``|2 pi q|^2 <|sum_x u(x) exp(-2 pi i q.x)|^2>`` per cell, summed atom by atom over a periodic crystal."""
+    cells = phonons.zone(PER_ZONE) * PER_ZONE
+    blocks = np.asarray(phonons.hessian(CRYSTAL, springs(constants)))
+    stiffness = np.zeros((len(cells), 4, len(cells), 4))
+    for (a, cell), (x, y) in itertools.product(enumerate(cells), np.ndindex(3, 3)):
+        other = np.flatnonzero(np.all((cell + np.array([x - 1, y - 1]) - cells) % PER_ZONE == 0, axis=1))[0]
+        stiffness[a, :, other] += blocks[x, y]
+    stiffness = stiffness.reshape(4 * len(cells), -1)
+    lam = 0.1
+    covariance = np.linalg.solve(stiffness @ stiffness + lam * np.eye(len(stiffness)), stiffness)
+    steps = np.arange(-ZONES * PER_ZONE, ZONES * PER_ZONE + 1) / PER_ZONE
+    q = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1)
+    places = (cells[:, None] + CRYSTAL.positions).reshape(-1, 2)
+    waves = np.exp(-2j * np.pi * (q @ places.T))
+    total = np.einsum("xyi,ij,xyj->xy", waves, covariance, waves.conj()).real / len(cells)
+    expected = np.sum((2 * np.pi * q) ** 2, -1) * total
+    found = intensity(springs(constants), lam)
+    np.testing.assert_allclose(found, expected, atol=tolerance(REAL, 500) * np.max(expected))
 
 
 @needs_double

@@ -77,9 +77,10 @@ def estimate_spectral_norm(
     the spectral norm once they have converged, of which ``state.residual`` tells.
 
     One vector and one step a training step are enough where the leading singular value is apart. Training a
-    discriminator brings those of a convolution together: through 500 steps of Adam at 2e-4, with two 3 x 3 convolutions
-    of 8 x 8 images, sigma is low by up to 7e-2 with ``n_steps=1, block=1``, by 7e-3 with ``n_steps=2, block=8``, and
-    by 1e-4 with ``n_steps=4, block=8``.
+    discriminator brings them together. Of dense layers of 64 x 64, in a GAN on digits, sigma is low by 3 % to 5 % in
+    the median and by 13 % at worst (the notebook on spectral normalisation). Of two 3 x 3 convolutions of 8 x 8 images,
+    through 500 steps of Adam at 2e-4, it is low by up to 7e-2 with ``n_steps=1, block=1``, by 7e-3 with ``n_steps=2,
+    block=8``, and by 1e-4 with ``n_steps=4, block=8``.
 
     ``n_steps=None``, with the state unchanged: the exact norm and its subgradient of minimum norm, by
     :func:`spectral_norm`, or by :func:`conv_spectral_norm`, which is exact for circular padding and an upper bound for
