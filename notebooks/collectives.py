@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 
 # For each byte of its result a device receives at most one, and two in an all-reduce, which is a reduce-scatter and an
-# all-gather (Thakur, Rabenseifner and Gropp, 2005).
+# all-gather (Thakur, Rabenseifner and Gropp, 2005). The result of a reduce-scatter is one of as many parts as there are
+# devices: the device receives its part of the sum from each of the others.
 COST = {"all-gather": 1, "all-reduce": 2, "all-to-all": 1, "collective-permute": 1}
 LINE = re.compile(
     r"^\s*(?:ROOT )?%(\S+) = (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)\("
@@ -40,7 +41,8 @@ class Collective(NamedTuple):
     @property
     def received(self) -> int:
         """Bytes that a device receives at most."""
-        return COST[self.kind] * self.bytes
+        cost = jax.device_count() - 1 if self.kind == "reduce-scatter" else COST[self.kind]
+        return cost * self.bytes
 
 
 def collectives(program: jax.stages.Compiled) -> list[Collective]:
