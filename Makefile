@@ -58,7 +58,7 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
-nightly: export JAXNORMS_EXAMPLES = 5000
+nightly: export JAXNORMS_EXAMPLES = 2500
 nightly: .venv/installed-test notebooks test-floor test-peers mutations
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2 -m "slow or not slow"
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2 -m "slow or not slow"

@@ -1,0 +1,201 @@
+"""The contract as properties of random matrices, norms and transformations (Hypothesis).
+
+Shapes from 0 to 12 on a side, batches, every type; singular values with ties and zeros, from the least to the largest
+of the type; every norm and its parameters; random compositions of ``jit``, ``vmap``, ``scan``, ``checkpoint`` and of
+the ways to a gradient. Four properties with 125 examples each in each mode, the same in every run; ``make nightly``
+takes 2500. What once failed stands as a named test in the file of its subject.
+"""
+
+import os
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from certificates import inner
+from hypothesis import strategies as st
+from matrices import REAL, tolerance, unitary
+
+import jaxnorms as jn
+
+inf = float("inf")
+EXAMPLES = int(os.environ.get("JAXNORMS_EXAMPLES", "125"))
+SETTINGS = hypothesis.settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+TYPES = [np.dtype(np.float32), np.dtype(np.complex64), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
+TYPES += [np.dtype(np.float64), np.dtype(np.complex128)] if REAL.itemsize == 8 else []
+ORDERS = st.sampled_from([1.0, 1.5, 2.0, 3.0, 4.0, inf])
+
+
+@st.composite
+def norms(draw, least):
+    """A norm that is defined where the smaller side is ``least``."""
+    kinds = [
+        lambda: jn.Schatten(draw(ORDERS)),
+        lambda: jn.Entrywise(draw(ORDERS)),
+        lambda: jn.Mixed(draw(ORDERS), draw(ORDERS), axis=draw(st.sampled_from([-1, -2]))),
+        lambda: jn.Induced(1, draw(ORDERS)),
+        lambda: jn.Induced(draw(ORDERS), inf),
+        lambda: jn.KyFan(draw(st.integers(1, max(least, 1))), draw(ORDERS)),
+        lambda: jn.Dual(jn.KyFan(draw(st.integers(1, max(least, 1))), draw(ORDERS))),
+    ]
+    return draw(st.sampled_from(kinds))()
+
+
+@st.composite
+def matrices(draw):
+    """A ``(batch, m, n)`` stack: one spectrum, of ties and zeros among others, in different bases and sizes."""
+    m, n, batch = draw(st.integers(0, 12)), draw(st.integers(0, 12)), draw(st.integers(1, 3))
+    dtype, seed, least = draw(st.sampled_from(TYPES)), draw(st.integers(0, 2**20)), min(m, n)
+    values = st.sampled_from([0.0, 1.0, 1.0, 2.0, 3.0]) | st.floats(0.125, 4.0) | st.sampled_from([1e-3, 1e-6])
+    s = np.array(draw(st.lists(values, min_size=least, max_size=least)))
+    info, rng = jnp.finfo(dtype), np.random.default_rng(seed)
+    spread = int(0.45 * min(info.maxexp, -info.minexp))  # room for sums of squares of the largest, and eps below
+    powers = [draw(st.integers(-spread, spread)) for _ in range(batch)]
+    stack = [(unitary(rng, m, least, dtype) * s) @ unitary(rng, n, least, dtype).conj().T for _ in powers]
+    scaled = [np.ldexp(1.0, e) * a for e, a in zip(powers, stack, strict=True)]
+    return np.stack(scaled).reshape(batch, m, n).astype(dtype)
+
+
+def reference(norm, a):
+    """The norm of one matrix from its definition, in double precision, by NumPy; None without a formula here."""
+    if not a.size:
+        return 0.0
+    wide = np.complex128 if np.issubdtype(a.dtype, np.complexfloating) else np.float64
+    x = np.asarray(a, wide)
+    power = np.max(np.abs(x))
+    if power == 0:
+        return 0.0
+    x = x / power
+    length = np.linalg.norm
+    if isinstance(norm, jn.Entrywise):
+        return power * length(np.abs(x).ravel(), norm.p)
+    if isinstance(norm, jn.Schatten):
+        return power * length(np.linalg.svd(x, compute_uv=False), norm.p)
+    if isinstance(norm, jn.KyFan):
+        return power * length(np.linalg.svd(x, compute_uv=False)[: norm.k], norm.p)
+    if isinstance(norm, jn.Mixed):
+        return power * length(length(np.abs(x), norm.p, axis=0 if norm.axis == -1 else 1), norm.q)
+    if isinstance(norm, jn.Induced) and norm.p == 1:
+        return power * np.max(length(np.abs(x), norm.q, axis=0))
+    if isinstance(norm, jn.Induced):
+        dual = 1.0 if norm.p == inf else inf if norm.p == 1 else norm.p / (norm.p - 1)
+        return power * np.max(length(np.abs(x), dual, axis=1))
+    return None
+
+
+CASES = st.shared(matrices(), key="matrices").flatmap(lambda a: st.tuples(st.just(a), norms(min(a.shape[1:]))))
+
+
+@SETTINGS
+@hypothesis.given(CASES)
+def test_values(case):
+    """The definition, the type, and multiples by powers of two bit for bit."""
+    a, norm = case
+    value = norm(a)
+    assert value.shape == a.shape[:1]
+    assert value.dtype == jnp.finfo(a.dtype).dtype
+    found = np.asarray(value, np.float64)
+    for row, got in zip(a, found, strict=True):
+        expected = reference(norm, row)
+        if expected is not None:
+            np.testing.assert_allclose(got, expected, rtol=tolerance(a.dtype), atol=0)
+    np.testing.assert_array_equal(np.asarray(norm(a * a.dtype.type(0.5)), np.float64), found / 2)
+    np.testing.assert_allclose(np.asarray(norm(-a), np.float64), found, rtol=tolerance(a.dtype), atol=0)
+
+
+@SETTINGS
+@hypothesis.given(CASES)
+def test_subgradients(case):
+    """Both certificates, and 0 at 0."""
+    a, norm = case
+    g, value = jn.subgradient(a, norm), np.asarray(norm(a), np.float64)
+    assert g.shape == a.shape
+    assert g.dtype == a.dtype
+    tol = tolerance(a.dtype, size=max(a.shape[1:], default=1) + 1)
+    zero = ~np.any(np.asarray(a != 0), axis=(1, 2))
+    assert np.all(np.asarray(g, np.complex128)[zero] == 0)
+    powers = np.max(np.abs(np.asarray(a, np.complex128)), axis=(1, 2), initial=0)
+    unit = np.asarray(a, np.complex128) / np.where(powers > 0, powers, 1)[:, None, None]
+    got = inner(np.asarray(g, np.complex128), unit)
+    np.testing.assert_allclose(got, value / np.where(powers > 0, powers, 1), rtol=tol, atol=0)
+    assert np.all(np.asarray(jn.dual_norm(g, norm), np.float64) <= 1 + tol)
+
+
+def by_grad(f, a):
+    return jax.vmap(jax.grad(f))(a)
+
+
+def by_vjp(f, a):
+    return jax.vmap(lambda x: jax.vjp(f, x)[1](jnp.ones((), jnp.finfo(x.dtype).dtype))[0])(a)
+
+
+def by_map(f, a):
+    return jax.lax.map(jax.grad(f), a)
+
+
+def by_scan(f, a):
+    return jax.lax.scan(lambda _, x: (None, jax.grad(f)(x)), None, a)[1]
+
+
+def by_checkpoint(f, a):
+    return jax.vmap(jax.grad(jax.checkpoint(f)))(a)
+
+
+def of_the_sum(f, a):
+    return jax.grad(lambda a: jnp.sum(jax.vmap(f)(a)))(a)
+
+
+WAYS = [by_grad, by_vjp, by_map, by_scan, by_checkpoint, of_the_sum]
+
+
+@SETTINGS
+@hypothesis.given(CASES, st.sampled_from(WAYS), st.booleans(), st.booleans())
+def test_transformations(case, way, outer_jit, inner_jit):
+    """Every way to a gradient gives the one of a call for each matrix; ``jvp`` pairs it with a direction."""
+    a, norm = case
+    f = jax.jit(norm) if inner_jit else norm
+    call = (lambda a: way(f, a)) if not outer_jit else jax.jit(lambda a: way(f, a))
+    g = np.asarray(call(jnp.asarray(a)), np.complex128)
+    expected = np.asarray(jn.subgradient(a, norm), np.complex128).conj()
+    size = np.max(np.abs(expected), initial=0)
+    np.testing.assert_allclose(g, expected, rtol=0, atol=tolerance(a.dtype, size=12) * size)
+    hypothesis.assume(a.size and jnp.finfo(a.dtype).bits > 16)
+    e = np.sign(np.asarray(a).real).astype(a.dtype)
+    _, slope = jax.jvp(jax.vmap(norm), (jnp.asarray(a),), (jnp.asarray(e),))
+    pairs = inner(expected.conj(), e.astype(np.complex128))
+    np.testing.assert_allclose(slope, pairs, rtol=0, atol=tolerance(a.dtype, size=12) * a[0].size * max(size, 1))
+
+
+@SETTINGS
+@hypothesis.given(CASES, st.sampled_from([np.nan, np.inf]), st.integers(0, 2))
+def test_bad_rows(case, bad, row):
+    """NaN in, NaN out; infinite in, infinite out; NaN derivatives; and the other rows as without it."""
+    a, norm = case
+    hypothesis.assume(a.size)
+    row = row % len(a)
+    spoilt = a.copy()
+    spoilt[row, -1, 0] = bad
+    value, g = np.asarray(norm(spoilt), np.float64), np.asarray(jn.subgradient(spoilt, norm), np.complex128)
+    assert np.isnan(value[row]) if np.isnan(bad) else np.isposinf(value[row])
+    assert np.all(np.isnan(g[row]))
+    others = np.arange(len(a)) != row
+    tol = tolerance(a.dtype, size=12)
+    np.testing.assert_allclose(value[others], np.asarray(norm(a), np.float64)[others], rtol=tol, atol=0)
+    np.testing.assert_allclose(g[others], np.asarray(jn.subgradient(a, norm), np.complex128)[others], rtol=0, atol=tol)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_the_reference_is_right(dtype):
+    a = np.array([[3, 0], [0, 4]], dtype)
+    assert reference(jn.Schatten(1), a) == 7
+    assert reference(jn.Mixed(2, 1), a) == 7
+    assert reference(jn.Induced(1, inf), a) == 4
+    assert reference(jn.KyFan(1), a) == 4
