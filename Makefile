@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-QUICKEST := notebooks/06_conditioning.ipynb notebooks/07_complex_spectra.ipynb
+QUICKEST := notebooks/07_complex_spectra.ipynb notebooks/11_subgradients.ipynb
 
 .PHONY: demo test test-floor test-peers mutations lint notebooks notebooks-quickest docs nightly bench clean
 

@@ -6,6 +6,7 @@ the tests that refuse for it.
 """
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -125,8 +126,6 @@ def call(name, arrays, rest):
     bound = {**arrays, **rest}
     signature = inspect.signature(function).parameters
     positional = [bound.pop(k) for k, p in signature.items() if p.kind is p.POSITIONAL_ONLY and k in bound]
-    spread = [k for k, p in signature.items() if p.kind is p.VAR_POSITIONAL]
-    assert not spread or set(bound) <= set(signature)
     return function(*positional, **bound)
 
 
@@ -134,7 +133,7 @@ def refused(name, arrays, rest, bad, of, kinds):
     with pytest.raises(kinds) as error:
         call(name, {**dict.fromkeys(arrays, A), of: bad}, rest)
     message = str(error.value)
-    assert of in message.replace(",", " ").replace(":", " ").split() or f"`{of}`" in message, message
+    assert re.search(rf"\b{of} must\b", message), message
     assert len(message) < 400, "more than one clear sentence"
 
 
