@@ -102,6 +102,18 @@ def test_batches_stay_where_they_are(kind, shape):
     check(norms, a, spread(a, kind, P("x")), 1, 1e-4)
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_gradients_outside_jit_lie_as_the_matrix(kind):
+    a = gaussian((16, 12), REAL)
+    x = spread(a, kind, P("x", "y"))
+    for norm in (jn.frobenius_norm, jn.nuclear_norm):
+        h = jax.grad(norm)(a)
+        with jax.set_mesh(x.sharding.mesh):  # without it, JAX differentiates nothing on an explicit mesh
+            g = jax.grad(norm)(x)
+        np.testing.assert_allclose(np.asarray(g), h, atol=1e-5)
+        assert g.sharding.is_equivalent_to(x.sharding, 2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_second_derivatives(kind):
     a, e = gaussian((2, 192, 136), REAL)
