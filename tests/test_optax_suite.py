@@ -5,8 +5,8 @@ The test classes are Optax's, unedited: for the time of a test, a fixture puts o
 projection onto a ball, and a ball of trees is that of all entries as one column. Optax's tests are written for JAX's
 own rules of promotion, which hold here.
 
-What must differ stands in ``DIFFERENCES``, with the errors it ends in and the reason, what is not about a function of
-ours in ``LEFT_OUT``; whatever else fails is a bug. The summary of pytest counts them as passed, xfailed, skipped.
+What must differ stands in ``peer_differences``, with the errors it ends in and the reason, and so does what is not
+about a function of ours; whatever else fails is a bug. The summary of pytest counts them as passed, xfailed, skipped.
 """
 
 import re
@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.flatten_util import ravel_pytree
+from peer_differences import OPTAX
+from peers import mark, stale
 
 import jaxnorms as jn
 
@@ -85,24 +87,6 @@ def orthogonalize(x, *_args, **_kwargs):
     return jn.polar(x)[0]
 
 
-# Test id -> (the errors it ends in, why).
-DIFFERENCES = {}
-
-# Class and name of a test, or how they begin -> why it is not run.
-LEFT_OUT = {
-    f"TestProjections::test_projection_{name}": reason
-    for reason, names in {
-        "the set is not the ball of a norm: not bounded": ("non_negative", "vector", "hyperplane", "halfspace"),
-        "the set is not the ball of a norm: not symmetric": ("box", "hypercube", "simplex"),
-        "the set is not the ball of a norm, but its surface": ("l1_sphere", "l2_sphere"),
-    }.items()
-    for name in names
-}
-
-# Compares float32 numbers about 1 to 5e-8, less than half a unit in the last place. In double precision it passes.
-WITHIN_ROUNDING = set() if jax.config.jax_enable_x64 else {"TestClipping::test_clip_by_block_rms"}
-
-
 @pytest.fixture(autouse=True)
 def our_functions(request, monkeypatch):
     """Ours in the place of Optax's, and the mark of a test that is known to differ."""
@@ -118,17 +102,7 @@ def our_functions(request, monkeypatch):
     monkeypatch.setattr(muon_tests._muon, "orthogonalize_via_newton_schulz", orthogonalize)
     monkeypatch.setattr(optax.tree, "norm", tree_norm)
     monkeypatch.setattr(tree_tests.tu, "tree_norm", tree_norm)
-    test = request.node.nodeid.partition("::")[2]
-    for beginning, reason in LEFT_OUT.items():
-        if test.startswith(beginning):
-            pytest.skip(reason)
-    if test in DIFFERENCES:
-        errors, reason = DIFFERENCES[test]
-        request.applymarker(pytest.mark.xfail(raises=errors, reason=reason, strict=True))
-    if test in WITHIN_ROUNDING:
-        request.applymarker(
-            pytest.mark.xfail(raises=AssertionError, reason="asks for less than rounding", strict=False)
-        )
+    mark(request, OPTAX)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
@@ -153,3 +127,10 @@ class TestTrees(about(tree_tests.TreeUtilsTest, "test_tree_l(1|2|inf)_norm")):
 
 class TestMuon(about(muon_tests.MuonTest, "test_(newton_schulz|orthogonality|muon_orthogonalization_modes)")):
     pass
+
+
+class TestBehindDifferences:
+    """Our own: no test of Optax has a part behind a difference, but the table is ours."""
+
+    def test_every_entry_is_of_a_test(self, request):
+        assert not stale(request, OPTAX)

@@ -6,9 +6,10 @@ SciPy takes determinants in double precision, and sparse matrices are given dens
 arrays and of a ``LinearOperator``, in ascending order; the smallest values are the last ones of all. ``onenormest``
 is ``induced_norm(a, 1)``, exact, with the column at which it is attained from the gradient.
 
-Every test that must differ stands in ``DIFFERENCES``, with the errors it ends in and the reason; whatever else fails
-is a bug. What is not about a function of ours stands in ``LEFT_OUT``. The summary of pytest counts them as passed,
-xfailed and skipped. SciPy expects double precision throughout: the file needs ``JAX_ENABLE_X64=1``.
+Every test that must differ stands in ``peer_differences``, with the errors it ends in and the reason, and so does what
+is not about a function of ours; whatever else fails is a bug. The summary of pytest counts them as passed, xfailed and
+skipped: what we leave out says "left out", what SciPy itself skips has a reason of its own. SciPy expects double
+precision throughout: the file needs ``JAX_ENABLE_X64=1``.
 """
 
 import functools
@@ -18,12 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from peer_differences import SCIPY
+from peers import NEEDS_DOUBLE, X64, as_numpy, mark, stale
 
 import jaxnorms as jn
 
 scipy = pytest.importorskip("scipy")
-if not jax.config.jax_enable_x64:
-    pytest.skip("SciPy expects double precision: needs JAX_ENABLE_X64=1", allow_module_level=True)
+if not X64:
+    pytest.skip(NEEDS_DOUBLE, allow_module_level=True)
 
 
 def shipped(name):
@@ -49,19 +52,19 @@ def dense(a):
     return a.toarray() if scipy.sparse.issparse(a) else a
 
 
-def as_numpy(function):
+def of_dense(function):
     """``function`` of dense arrays with its result as a NumPy array or scalar, without SciPy's keywords."""
 
     @functools.wraps(function)
     def call(a, *args, check_finite=True, overwrite_a=False, **kwargs):
-        return np.asarray(function(dense(a), *args, **kwargs))[()]
+        return as_numpy(function)(dense(a), *args, **kwargs)
 
     return call
 
 
 def det(a, **kwargs):
     x = np.asarray(a)
-    return as_numpy(jn.det)(x.astype(np.result_type(x, np.float64)) if x.dtype.kind in "biufc" else x, **kwargs)
+    return of_dense(jn.det)(x.astype(np.result_type(x, np.float64)) if x.dtype.kind in "biufc" else x, **kwargs)
 
 
 def product(a, x):
@@ -104,71 +107,19 @@ def onenormest(A, t=2, itmax=5, compute_v=False, compute_w=False):
     return (float(value), *extra) if extra else float(value)
 
 
-UNMET = (AssertionError, pytest.fail.Exception)  # another message, or no error
-MESSAGE = "the same type of error with a message of our own"
-NO_LONGDOUBLE = "JAX has no longdouble: such an array is a TypeError"
-
-# Test id -> (the errors it ends in, why); without its parameters, for all of them.
-DIFFERENCES = {
-    "TestVectorNorms::test_types": (TypeError, NO_LONGDOUBLE),
-    "TestDet::test_incompatible_dtype_input": (UNMET, MESSAGE),
-    "TestDet::test_empty_edge_cases": (UNMET, MESSAGE),
-    "TestDet::test_overwrite_a": (UNMET, "no array is ever overwritten"),
-    "TestDet::test_simple_check_finite": (UNMET, "an infinite entry gives NaN: values are not known within jit"),
-    "TestSparseNorm::test_matrix_norm": (UNMET, "order -2, which SciPy has not for sparse matrices, is computed"),
-    "TestSparseNorm::test_norm_exceptions": (ValueError, "a list is a sequence of axes: not a TypeError"),
-    "TestSvds::test_svds_input_validation_A[args0]": (UNMET, MESSAGE),
-    "TestSvds::test_svds_input_validation_A[args1]": (TypeError, "an array of objects is a TypeError"),
-    "TestSvds::test_svds_input_validation_A[args2]": (UNMET, MESSAGE),
-    "TestSvds::test_svds_input_validation_A[args3]": (UNMET, "more than two axes are a batch of matrices"),
-    "TestSvds::test_svds_input_validation_k_1[1.5]": (TypeError, "a k that is no integer is a TypeError"),
-    "TestSvds::test_svds_input_validation_k_1[1]": (TypeError, "a k that is no integer is a TypeError"),
-    "TestSvds::test_svds_input_validation_k_2": (UNMET, MESSAGE),
-    "TestSvds::test_svds_input_validation_tol_1": (UNMET, MESSAGE),
-    "TestSvds::test_svds_input_validation_tol_2": (UNMET, MESSAGE),
-    "TestSvds::test_svds_parameter_tol": (ValueError, "a tol of 1 is refused: it would accept any vectors"),
-    "TestSvds::test_svd_rng": (UNMET, "such small arrays take one SVD: the key has no part in it"),
-    "TestSvds::test_svd_rng_3": (UNMET, "such small arrays take one SVD: the key has no part in it"),
-    "TestOnenormest::test_onenormest_table_5_t_1": (UNMET, "the norm itself, 20 times what SciPy estimates here"),
-}
-DIFFERENCES |= {f"TestSvds::test_svds_input_validation_k_1[{k}]": (UNMET, MESSAGE) for k in (-1, 0, 4, 5)}
-
-# Name of a test, or how it begins -> why it is not run.
-LEFT_OUT = {
-    "test_large_vector": "takes 16 GB",
-    "test_svds_input_validation_which": "truncated_svd has no such argument",
-    "test_svds_input_validation_v0": "truncated_svd has no such argument",
-    "test_svds_input_validation_maxiter": "truncated_svd has no such argument",
-    "test_svds_input_validation_return": "truncated_svd has no such argument",
-    "test_svd_v0": "truncated_svd has no such argument",
-    "test_svd_maxiter": "truncated_svd has no such argument",
-    "test_onenormest_table_3": "counts the products of SciPy's algorithm, through a private function",
-    "test_onenormest_table_4": "counts the products of SciPy's algorithm, through a private function",
-    "test_onenormest_table_6": "counts the products of SciPy's algorithm, through a private function",
-    "test_onenormest_linear_operator": "of SciPy's algorithm, through a private function",
-}
-
-
 @pytest.fixture(autouse=True)
 def our_functions(request, monkeypatch):
     """Ours in the place of SciPy's, and the mark of a test that is known to differ."""
     for module, name, function in [
-        (basic, "norm", as_numpy(jn.norm)),
+        (basic, "norm", of_dense(jn.norm)),
         (basic, "det", det),
-        (decomp, "svdvals", as_numpy(jn.singular_values)),
-        (sparse_norms, "spnorm", as_numpy(jn.norm)),
+        (decomp, "svdvals", of_dense(jn.singular_values)),
+        (sparse_norms, "spnorm", of_dense(jn.norm)),
         (svds_tests, "svds", svds),
         (scipy.sparse.linalg, "onenormest", onenormest),
     ]:
         monkeypatch.setattr(module, name, function)
-    test = request.node.nodeid.partition("::")[2]
-    for beginning, reason in LEFT_OUT.items():
-        if test.rpartition("::")[2].startswith(beginning):
-            pytest.skip(reason)
-    for known in (test, test.partition("[")[0]):
-        if known in DIFFERENCES:
-            errors, reason = DIFFERENCES[known]
-            request.applymarker(pytest.mark.xfail(raises=errors, reason=reason, strict=True))
+    mark(request, SCIPY)
 
 
 class TestVectorNorms(basic.TestVectorNorms):
@@ -225,10 +176,13 @@ class TestOnenormest(onenormest_tests.TestOnenormest):
     pass
 
 
-# The part of a test in DIFFERENCES that lies behind the first difference.
+class TestBehindDifferences:
+    """Our own: the part of a test of SciPy that lies behind its first difference, and the table of differences."""
 
+    def test_types_without_longdouble(self, monkeypatch):
+        monkeypatch.setitem(np.typecodes, "AllFloat", "efdFD")
+        monkeypatch.setitem(np.typecodes, "Complex", "FD")
+        basic.TestVectorNorms().test_types()
 
-def test_types_without_longdouble(monkeypatch):
-    monkeypatch.setitem(np.typecodes, "AllFloat", "efdFD")
-    monkeypatch.setitem(np.typecodes, "Complex", "FD")
-    basic.TestVectorNorms().test_types()
+    def test_every_entry_is_of_a_test(self, request):
+        assert not stale(request, SCIPY)

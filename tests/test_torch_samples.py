@@ -2,7 +2,7 @@
 
 torch describes every function by an ``OpInfo``, which makes the sample inputs of all its own tests. On each
 of them, in double precision, real and complex, this package returns torch's value, with its shape and type,
-and torch's derivative for a fixed random cotangent. What must differ stands in ``DIFFERENCES`` with the
+and torch's derivative for a fixed random cotangent. What must differ stands in ``peer_differences`` with the
 reason and with what holds there instead; an entry that fits no sample, or a sample that does not differ, fails.
 Values are compared for all samples, gradients for the first of each function, shape, order and axes (compile time).
 
@@ -11,25 +11,23 @@ cotangent of a complex result. Needs torch with the modules of its own tests (an
 """
 
 import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import REAL, gaussian, tolerance
+from matrices import gaussian, tolerance
+from peer_differences import TORCH, Difference, Sample
+from peers import NEEDS_DOUBLE, X64
 
 import jaxnorms as jn
 
-if REAL.itemsize < 8:
-    pytest.skip("torch's samples are taken in double precision: needs JAX_ENABLE_X64=1", allow_module_level=True)
+if not X64:
+    pytest.skip(NEEDS_DOUBLE, allow_module_level=True)
 torch = pytest.importorskip("torch")
 op_db = pytest.importorskip(
     "torch.testing._internal.opinfo.definitions.linalg", reason="needs torch's own test modules, and expecttest"
 ).op_db
-
-inf = float("inf")
 
 
 def norm(x, ord=None, dim=None, keepdim=False):
@@ -55,69 +53,6 @@ OURS = {
     "linalg.slogdet": jn.slogdet,
 }
 OPS = {f"{op.name}.{op.variant_test_name}".rstrip("."): op for op in op_db if op.name in OURS}
-
-
-class Sample(NamedTuple):
-    """An input with what torch makes of it; ``gradient`` is None where torch's result does not depend on it."""
-
-    x: np.ndarray
-    arguments: dict[str, Any]
-    value: tuple[np.ndarray, ...]
-    cotangent: tuple[np.ndarray, ...]
-    gradient: np.ndarray | None
-
-    @property
-    def ord(self) -> Any:
-        return self.arguments.get("ord")
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        dim = self.arguments.get("dim")
-        every = range(self.x.ndim)
-        return tuple(every if dim is None else np.take(every, np.atleast_1d(dim).astype(int)))
-
-    def __str__(self) -> str:
-        return f"{self.x.dtype}{list(self.x.shape)} {self.arguments}"
-
-
-class Difference(NamedTuple):
-    where: Callable[[Sample], bool]
-    reason: str
-    # What ours does instead: the words of a ValueError, or, if None, a derivative of exactly 0 beside the same value.
-    refusal: str | None = None
-
-
-def largest_of_none(sample: Sample) -> bool:
-    """Whether the norm of a matrix is the largest of no columns, rows or singular values."""
-    many = {1: sample.x.shape[1:], inf: sample.x.shape[:1], 2: sample.x.shape}
-    return sample.x.ndim == 2 and 0 in many.get(sample.ord, ())
-
-
-def negative_order_of_empty(sample: Sample) -> bool:
-    return sample.x.ndim == 2 and sample.x.size == 0 and sample.ord in (-1, -2, -inf)
-
-
-COUNT = Difference(lambda sample: sample.ord == 0, "a count of nonzeros: constant in torch, derivative 0 here")
-LARGEST_OF_NONE = Difference(largest_of_none, "the norm 0 of an empty matrix: constant in torch, derivative 0 here")
-SMALLEST_OF_EMPTY = Difference(
-    negative_order_of_empty, "torch gives the sums of no entries, 0; undefined here", "not defined for an empty array"
-)
-AXIS_OF_SCALAR = Difference(
-    lambda sample: sample.x.ndim == 0 and sample.arguments.get("dim") in (0, -1),
-    "to torch a number has an axis, to NumPy and JAX not",
-    "is out of range for an array with 0 axes",
-)
-BASIS_AT_ZERO = Difference(
-    lambda sample: sample.x.ndim == 2 and sample.x.size > 0 and sample.ord in ("nuc", 2, -2),
-    "U V^H of the zero matrix, whatever vectors the SVD returned; here the one of minimum norm, 0",
-)
-
-# Of each sample the first entry that fits.
-DIFFERENCES = {
-    "linalg.norm": [COUNT, LARGEST_OF_NONE, SMALLEST_OF_EMPTY],
-    "linalg.norm.subgradients_at_zero": [COUNT, LARGEST_OF_NONE, SMALLEST_OF_EMPTY, BASIS_AT_ZERO],
-    "linalg.vector_norm": [AXIS_OF_SCALAR, COUNT],
-}
 
 
 def torch_sample(op, sample) -> Sample:
@@ -187,7 +122,7 @@ def agrees(value, gradient, sample: Sample, expected: Difference | None) -> bool
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("name", OPS)
 def test_equals_torch(name, dtype):
-    op, table = OPS[name], DIFFERENCES.get(name, [])
+    op, table = OPS[name], TORCH.get(name, [])
     function = OURS[op.name]
     found, wrong = set(), []
     for samples in by_shape(op, getattr(torch, dtype)).values():
@@ -211,4 +146,4 @@ def test_equals_torch(name, dtype):
 
 def test_every_function_has_samples():
     assert {op.name for op in OPS.values()} == set(OURS)
-    assert set(DIFFERENCES) <= set(OPS)
+    assert set(TORCH) <= set(OPS)

@@ -18,7 +18,8 @@ def two_by_two_svd(a: Array) -> tuple[Array, Array, Array]:
     v1, s1 = _normalized(*_row(u1, a))  # conjugated, as rows of vh
     v2 = -v1[1].conj(), v1[0].conj()
     r = _row(u2, a)
-    z = r[0] * v2[0].conj() + r[1] * v2[1].conj()
+    # Where s_2 vanishes this is rounding alone: computed anew for each use, it would give a phase that is none.
+    z = lax.optimization_barrier(r[0] * v2[0].conj() + r[1] * v2[1].conj())
     s2 = jnp.abs(z)
     phase = jnp.where(s2 == 0, 1, z / jnp.where(s2 == 0, 1, s2).astype(a.dtype))
     u = jnp.stack([jnp.stack([u1[0], u2[0] * phase]), jnp.stack([u1[1], u2[1] * phase])])
