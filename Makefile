@@ -5,7 +5,8 @@ PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 QUICKEST := notebooks/07_complex_spectra.ipynb notebooks/11_subgradients.ipynb
 
-.PHONY: demo test test-floor test-peers mutations lint notebooks notebooks-quickest docs nightly bench clean
+.PHONY: demo test test-versions test-newest test-peers mutations evidence lint notebooks notebooks-quickest docs nightly
+.PHONY: bench clean
 
 .venv/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -30,15 +31,12 @@ test: .venv/installed-test
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2
 
-# The suite on the oldest supported JAX.
-test-floor: .venv-floor/installed
-	JAX_ENABLE_X64=0 .venv-floor/bin/python -m pytest -q -p no:cacheprovider -n 2
-	JAX_ENABLE_X64=1 .venv-floor/bin/python -m pytest -q -p no:cacheprovider -n 2
+# The suite on other versions of Python and JAX, with the interpreters that are there.
+test-versions: .venv/installed-test
+	$(BIN)/python tests/evidence/versions.py
 
-.venv-floor/installed: pyproject.toml
-	$(PYTHON) -m venv .venv-floor
-	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test]" "jax==0.8.0" "jaxlib==0.8.0"
-	touch $@
+test-newest: .venv/installed-test
+	$(BIN)/python tests/evidence/versions.py --only newest --quick
 
 # The samples that torch has for its own functions; those of NumPy, SciPy and Optax are part of `make test`.
 test-peers: .venv/installed-test .venv/installed-peers
@@ -47,6 +45,12 @@ test-peers: .venv/installed-test .venv/installed-peers
 # Deliberate faults, and the test that catches each.
 mutations: .venv/installed-test
 	$(BIN)/python tests/mutations.py
+
+# All of docs/evidence.md.
+evidence: test-versions mutations .venv/installed-peers .venv/installed-release
+	JAXNORMS_EXAMPLES=1250 $(BIN)/python tests/evidence/suites.py
+	$(BIN)/python tests/evidence/soak.py
+	$(BIN)/python tests/evidence/release.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -58,8 +62,7 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
-nightly: export JAXNORMS_EXAMPLES = 2500
-nightly: .venv/installed-test notebooks test-floor test-peers mutations
+nightly: evidence notebooks
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2 -m "slow or not slow"
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2 -m "slow or not slow"
 
@@ -79,4 +82,4 @@ bench: .venv/installed-benchmarks
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/digits.py
 
 clean:
-	rm -rf .venv .venv-floor build dist
+	rm -rf .venv .venv-versions build dist

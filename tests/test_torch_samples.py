@@ -10,6 +10,7 @@ Conventions: of a real function torch's gradient is ``dL/dx + i dL/dy``, the con
 cotangent of a complex result. Needs torch with the modules of its own tests (and expecttest, which these import).
 """
 
+import collections
 import warnings
 
 import jax
@@ -121,13 +122,13 @@ def agrees(value, gradient, sample: Sample, expected: Difference | None) -> bool
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("name", OPS)
-def test_equals_torch(name, dtype):
+def test_equals_torch(name, dtype, record_property):
     op, table = OPS[name], TORCH.get(name, [])
     function = OURS[op.name]
-    found, wrong = set(), []
+    found, wrong = collections.Counter(), []
     for samples in by_shape(op, getattr(torch, dtype)).values():
         fits = [next((i for i, d in enumerate(table) if d.where(sample)), None) for sample in samples]
-        found |= set(fits)
+        found.update(fits)
         entries = [None if i is None else table[i] for i in fits]
         computed = []
         for sample, entry in zip(samples, entries, strict=True):
@@ -142,6 +143,8 @@ def test_equals_torch(name, dtype):
     assert not wrong, "\n".join(wrong)
     stale = [entry.reason for i, entry in enumerate(table) if i not in found]
     assert not stale, stale
+    record_property("samples", found.total())
+    record_property("differ", found.total() - found[None])
 
 
 def test_every_function_has_samples():

@@ -1,0 +1,29 @@
+"""The page ``docs/evidence.md``, of which each script here writes the section between the markers of its name."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "evidence.md"
+
+
+def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table, its numbers to the right."""
+    rows = [list(row) for row in rows]
+    first, *rest = map(str, header)
+    lines = [[first, *rest], ["---", *("---:" if numeric(rows, i) else "---" for i in range(1, len(rest) + 1))], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def numeric(rows: list[list[object]], column: int) -> bool:
+    return all(isinstance(row[column], int | float) for row in rows)
+
+
+def write(section: str, text: str) -> None:
+    """Prints the section and puts it into the page."""
+    print(f"\n{text}\n", flush=True)
+    before, opening, rest = PAGE.read_text().partition(f"<!-- {section} -->\n")
+    _, closing, after = rest.partition(f"<!-- end of {section} -->")
+    if not (opening and closing):
+        raise SystemExit(f"{PAGE} has no section between the markers of {section!r}")
+    PAGE.write_text(f"{before}{opening}\n{text}\n\n{closing}{after}")

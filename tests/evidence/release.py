@@ -1,0 +1,105 @@
+"""What a release brings, and whether it works: ``python tests/evidence/release.py``
+
+Builds the wheel and the sdist from the files under version control, checks both, installs the wheel into an empty
+environment, and there looks at what it needs, what it imports and how long that takes. Then the quick suite of the
+sdist runs on the installed wheel, with no source of the package beside it. Needs the extra ``release``.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+
+from page import ROOT, table, write
+from suites import MODES, checked, run
+
+SIZE = 300  # kB
+IMPORT = 100  # ms
+DEPENDENCIES = {"jax", "jaxlib", "numpy"}
+OPTIONAL = ["chex", "equinox", "flax", "matplotlib", "optax", "safetensors", "torch"]
+
+
+def output(*command: object, cwd: Path = ROOT, **env: str) -> str:
+    ended = subprocess.run([*map(str, command)], cwd=cwd, env=os.environ | env, capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"{' '.join(map(str, command))} ended with {ended.returncode}\n{ended.stdout}{ended.stderr}")
+    return ended.stdout
+
+
+def installed(folder: Path, *packages: object) -> Path:
+    """The interpreter of a new environment with these packages."""
+    venv.create(folder, with_pip=True)
+    add(folder / "bin" / "python", *packages)
+    return folder / "bin" / "python"
+
+
+def add(python: Path, *packages: object) -> None:
+    output(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+
+
+def import_times(python: Path, cwd: Path) -> tuple[float, list[str]]:
+    """Milliseconds of CPU that importing jaxnorms takes after jax, the median of nine; and what it imports."""
+    code = (
+        "import time, sys, jax; t = time.process_time(); import jaxnorms; print(time.process_time() - t, *sys.modules)"
+    )
+    runs = [output(python, "-c", code, cwd=cwd, PYTHONDONTWRITEBYTECODE="").split() for _ in range(10)][1:]
+    return 1e3 * statistics.median(float(found[0]) for found in runs), runs[0][1:]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy, built, empty = folder / "source", folder / "dist", folder / "empty"
+        output("git", "clone", "--quiet", ROOT, copy)
+        empty.mkdir()
+        output(sys.executable, "-m", "build", "--outdir", built, cwd=copy)
+        (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+        output(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
+        print(f"built and checked: {wheel.name}, {sdist.name}", flush=True)
+
+        python = installed(folder / "environment", wheel)
+        needs = output(
+            python, "-c", "import importlib.metadata as m; print(*m.requires('jaxnorms'), sep='\\n')", cwd=empty
+        )
+        needs = [line for line in needs.splitlines() if "extra ==" not in line]
+        took, modules = import_times(python, empty)
+        extras = [module for module in OPTIONAL if module in modules]
+
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
+        (source,) = folder.glob("jaxnorms-*/")
+        (source / "jaxnorms").rename(folder / "set aside")
+        add(python, f"jaxnorms[test] @ {wheel.as_uri()}")
+        where = Path(output(python, "-c", "import jaxnorms; print(jaxnorms.__file__)", cwd=source))
+        if folder / "environment" not in where.parents:
+            sys.exit(f"the tests would not see the wheel, but {where}")
+        print("installed; the quick suite runs ...", flush=True)
+        reports = [
+            checked(run(["tests", "-n", "2", "-m", "quick and not slow"], number, python=str(python), cwd=source), mode)
+            for mode, number in MODES.items()
+        ]
+        kilobytes = wheel.stat().st_size / 1e3
+
+    rows = [
+        ["wheel", f"{kilobytes:.0f} kB", f"below {SIZE} kB"],
+        ["importing it after JAX", f"{took:.0f} ms of CPU time", f"below {IMPORT} ms"],
+        ["optional packages imported with it", ", ".join(extras) or "none", "none"],
+        *(
+            [f"quick suite on the wheel, {mode}", f"{r.count('passed')} passed", "all"]
+            for mode, r in zip(MODES, reports, strict=True)
+        ),
+    ]
+    names = {re.match(r"[\w-]+", line)[0] for line in needs}
+    listed = "\n".join(["What it needs to run:", "", "```", *sorted(needs), "```"])
+    write("release", f"{table(['of the release', 'found', 'must be'], rows)}\n\n{listed}")
+    if kilobytes >= SIZE or took >= IMPORT or extras or names != DEPENDENCIES:
+        sys.exit("the release is not what it must be")
+
+
+if __name__ == "__main__":
+    main()

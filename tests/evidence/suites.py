@@ -1,0 +1,153 @@
+"""What the suites say, in tables: ``python tests/evidence/suites.py [peers] [properties] [devices]``
+
+Every number is counted from the report of the run made here. A test that fails ends it with status 1, and its section
+of the page stays as it is.
+"""
+
+import argparse
+import collections
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from page import ROOT, table, write
+
+# Compilation is most of the time of a test.
+SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
+MODES = {"32 bits": "0", "64 bits": "1"}
+
+
+class Case(NamedTuple):
+    """One test of a report."""
+
+    file: str
+    name: str
+    outcome: str  # passed, failed, differs (expected to fail, and did), left out, skipped
+    recorded: dict[str, int]
+
+
+class Report(NamedTuple):
+    cases: list[Case]
+    text: str
+
+    def count(self, outcome: str) -> int:
+        return sum(case.outcome == outcome for case in self.cases)
+
+
+def run(arguments: list[str], mode: str, *, python: str = sys.executable, cwd: Path = ROOT, **env: str) -> Report:
+    """pytest's report, in one mode of precision: 0 for 32 bits, 1 for 64."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.xml"
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={path}", *arguments]
+        environment = os.environ | SETTINGS | {"JAX_ENABLE_X64": mode} | env
+        ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+        if not path.exists():
+            sys.exit(f"{' '.join(command)} ended with {ended.returncode}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}")
+        cases = [_case(element) for element in ElementTree.parse(path).iter("testcase")]
+    report = Report(cases, ended.stdout)
+    # pytest ends with 5 where nothing was collected, as of files for the other mode alone.
+    if report.count("failed") or ended.returncode not in (0, 5):
+        print(ended.stdout[-6000:], file=sys.stderr)
+    return report
+
+
+def _case(element: ElementTree.Element) -> Case:
+    inside = next((child for child in element if child.tag in ("failure", "error", "skipped")), None)
+    if inside is None:
+        outcome = "passed"
+    elif inside.tag != "skipped":
+        outcome = "failed"
+    elif inside.get("type") == "pytest.xfail":
+        outcome = "differs"
+    else:
+        outcome = "left out" if inside.get("message", "").startswith("left out") else "skipped"
+    recorded = {item.get("name", ""): int(item.get("value", 0)) for item in element.iter("property")}
+    return Case(element.get("classname", "").replace(".", "/"), element.get("name", ""), outcome, recorded)
+
+
+def checked(report: Report, what: str) -> Report:
+    if report.count("failed") or not report.cases:
+        failed = [f"{case.file}::{case.name}" for case in report.cases if case.outcome == "failed"]
+        sys.exit(f"{what}: {len(report.cases)} tests ran, of which failed: {', '.join(failed)}")
+    return report
+
+
+PEERS = {"NumPy": "numpy_suite", "SciPy": "scipy_suite", "Optax": "optax_suite", "torch, samples": "torch_samples"}
+KINDS = {
+    "passed": "passed",
+    "differs": "expected to differ",
+    "left out": "left out",
+    "skipped": "skipped by the peer itself",
+}
+
+
+def peers() -> None:
+    """The peers' own tests, in double precision, and the samples of torch."""
+    rows = []
+    for peer, name in PEERS.items():
+        report = checked(run([f"tests/test_{name}.py"], "1"), peer)
+        theirs = [case for case in report.cases if "BehindDifferences" not in case.file]
+        counts = collections.Counter(case.outcome for case in theirs)
+        if name == "torch_samples":
+            samples, differ = (sum(case.recorded.get(what, 0) for case in theirs) for what in ("samples", "differ"))
+            counts = {"passed": samples - differ, "differs": differ}
+        numbers = [counts.get(kind, 0) for kind in KINDS]
+        rows.append([peer, *numbers, sum(numbers)])
+        print(*rows[-1], flush=True)
+    write("peers", table(["tests of", *KINDS.values(), "in all"], rows))
+
+
+def properties() -> None:
+    """The examples that Hypothesis says it ran, of every property in every mode."""
+    found = collections.defaultdict(dict)
+    for mode, number in MODES.items():
+        arguments = ["tests/test_properties.py", "--hypothesis-show-statistics"]
+        report = checked(run(arguments, number), f"properties, {mode}")
+        blocks = re.findall(r"^tests/test_properties\.py::(\w+):\n(.*?)\n\n", report.text, re.DOTALL | re.MULTILINE)
+        for name, block in blocks:
+            found[name][mode] = int(re.search(r"during generate phase.*?(\d+) passing examples", block, re.DOTALL)[1])
+    rows = [[f"`{name}`", *(each[mode] for mode in MODES)] for name, each in found.items()]
+    rows.append(["in all", *(sum(row[i + 1] for row in rows) for i in range(len(MODES)))])
+    write("properties", table(["property", *(f"examples, {mode}" for mode in MODES)], rows))
+
+
+def devices() -> None:
+    """Tests by the number and the kind of devices."""
+    files = [f"tests/test_{name}.py" for name in ("device_counts", "mesh", "shard_map", "processes")]
+    report = checked(run([*files, "-m", "slow or not slow"], "1"), "devices")
+    counts = collections.Counter(_devices(case) for case in report.cases if case.outcome == "passed")
+    write("devices", table(["devices", "tests passed"], sorted(counts.items())))
+
+
+def _devices(case: Case) -> str:
+    kind = "explicit" if "Explicit" in case.name else "automatic"
+    if "device_counts" in case.file:
+        count = re.search(r"\[(\d)-", case.name)
+        return f"{count[1] if count else 8}, {kind} mesh"
+    if "mesh" in case.file:
+        return f"8, {kind} mesh"
+    if "shard_map" in case.file:
+        return "4, inside `shard_map`"
+    return "several processes: " + ("one is lost" if "lost" in case.name else "equal to one")
+
+
+TABLES = {"peers": peers, "properties": properties, "devices": devices}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="which; all without a name")
+    for name in parser.parse_args().tables or TABLES:
+        TABLES[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The suite on several versions of Python and JAX: ``python tests/evidence/versions.py [--only WORDS] [--quick]``
+
+An interpreter is looked for on the PATH, and among those of pyenv; a version without one is listed as skipped. The
+full suite, or the quick one (``pytest -m quick``), runs in an environment of its own under ``.venv-versions``, in both
+modes of precision; warnings of deprecation are errors there as everywhere. The section of the page is written by runs
+without options. A test that fails ends the run with status 1, after the other versions.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from page import ROOT, table, write
+from suites import MODES, run
+
+
+class Version(NamedTuple):
+    name: str
+    python: str
+    packages: tuple[str, ...]
+    quick: bool
+
+
+VERSIONS = [
+    Version("current", "3.11", ("jax>=0.10,<0.11", "jaxlib>=0.10,<0.11"), quick=False),
+    Version("newest", "3.13", ("jax", "jaxlib"), quick=False),
+    Version("floor", "3.11", ("jax==0.8.0", "jaxlib==0.8.0"), quick=True),
+]
+
+
+def interpreter(version: str) -> tuple[str, dict[str, str]] | None:
+    """A command that starts Python ``version``, and the environment that it needs for that."""
+    command = f"python{version}"
+    held = _output(["pyenv", "versions", "--bare"], {}) or ""
+    choices = [{}, *({"PYENV_VERSION": name} for name in held.split() if name.startswith(f"{version}."))]
+    for extra in choices:
+        if _output([command, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], extra) == version:
+            return command, extra
+    return None
+
+
+def _output(command: list[str], extra: dict[str, str]) -> str | None:
+    if not shutil.which(command[0]):
+        return None
+    ended = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True)
+    return None if ended.returncode else ended.stdout.strip()
+
+
+def environment(version: Version) -> Path | None:
+    """The interpreter of an environment with this version's packages; made anew when pyproject.toml has changed."""
+    found = interpreter(version.python)
+    if not found:
+        return None
+    command, extra = found
+    folder = ROOT / ".venv-versions" / version.name
+    python, stamp = folder / "bin" / "python", folder / "installed"
+    settings = ROOT / "pyproject.toml"
+    if not stamp.exists() or stamp.stat().st_mtime < settings.stat().st_mtime:
+        subprocess.run([command, "-m", "venv", "--clear", str(folder)], env=os.environ | extra, check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "-e", ".[test]", *version.packages], cwd=ROOT, check=True)
+        stamp.touch()
+    return python
+
+
+def tested(version: Version, quick: bool) -> tuple[list[list[object]], bool]:
+    """Rows of the table, and whether no test failed."""
+    suite = "quick" if quick else "full"
+    python = environment(version)
+    if not python:
+        return [
+            [f"Python {version.python}", version.packages[0], suite, "skipped: no such interpreter", *[""] * 4]
+        ], True
+    what = "import platform, jax; print(platform.python_version(), jax.__version__)"
+    running, jax = subprocess.run([python, "-c", what], capture_output=True, text=True, check=True).stdout.split()
+    rows, good = [], True
+    for mode, number in MODES.items():
+        print(f"Python {running}, JAX {jax}, {mode}: the {suite} suite runs ...", flush=True)
+        start = time.perf_counter()
+        report = run(["-n", "2", *(["-m", "quick and not slow"] if quick else [])], number, python=str(python))
+        counts = [report.count(kind) for kind in ("passed", "differs", "skipped", "failed")]
+        counts[2] += report.count("left out")
+        rows.append([f"Python {running}", f"JAX {jax}", suite, mode, *counts])
+        print(f"{counts[0]} passed, {counts[3]} failed, {(time.perf_counter() - start) / 60:.0f} min", flush=True)
+        good = good and not counts[3] and bool(counts[0])
+    return rows, good
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="versions whose name contains this: current, newest, floor")
+    parser.add_argument("--quick", action="store_true", help="the quick suite on all of them")
+    args = parser.parse_args()
+    results = [tested(v, args.quick or v.quick) for v in VERSIONS if args.only in v.name]
+    rows = [row for rows, _ in results for row in rows]
+    header = ["Python", "JAX", "suite", "mode", "passed", "expected to differ", "skipped", "failed"]
+    if args.only or args.quick:
+        print(table(header, rows))
+    else:
+        write("versions", table(header, rows))
+    if not all(good for _, good in results):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
