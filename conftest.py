@@ -20,6 +20,7 @@ ONCE = (
     "checkpoints",
     "comparison",
     "convolution",
+    "device_counts",
     "eigenvalues",
     "inequalities",
     "notebooks",
@@ -39,14 +40,12 @@ ONCE = (
 QUICK = (
     "adapters",
     "contract",
-    "device_counts",
     "learning",
     "mesh",
     "norm_objects",
     "operators",
     "public_api",
     "shard_map",
-    "small_matrices",
     "subgradients",
     "transforms",
 )
