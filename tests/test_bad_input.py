@@ -190,17 +190,45 @@ ANSWERS = {
 }
 
 
+def numbers(name, of, bad):
+    """The floating arrays in the result with ``bad`` in the place of one array, and ``A`` in those of the others."""
+    arrays, rest = CALLS[name]
+    leaves = jax.tree.leaves(call(name, {**dict.fromkeys(arrays, A), of: bad}, rest))
+    return [x for x in leaves if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact)]
+
+
 @pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys()))
 def test_nan_in_nan_out(name):
-    arrays, rest = CALLS[name]
+    """Beside infinite entries, too."""
     bad = A.copy()
     bad[1, 2] = NAN
-    for of in arrays:
-        found = call(name, {**dict.fromkeys(arrays, A), of: bad}, rest)
-        leaves = [
-            x for x in jax.tree.leaves(found) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact)
-        ]
-        assert any(jnp.any(jnp.isnan(x)) for x in leaves), of
+    mixed = bad.copy()
+    mixed[0, 0], mixed[2, 2] = INF, -INF
+    for of in CALLS[name][0]:
+        for each in (bad, mixed):
+            assert any(jnp.any(jnp.isnan(x)) for x in numbers(name, of, each)), of
+
+
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys() - {"digits_left"}))
+def test_infinity_in_no_number_out(name):
+    """Infinity or NaN; of the digits left, 0 are a number."""
+    bad = A.copy()
+    bad[1, 2] = INF
+    for of in CALLS[name][0]:
+        assert any(not jnp.all(jnp.isfinite(x)) for x in numbers(name, of, bad)), of
+
+
+# What gives its arrays back, as they came.
+AS_GIVEN = {"factored_operator", "latent_attention_factors"}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - AS_GIVEN))
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices may keep subnormal numbers")
+def test_subnormal_numbers_are_zeros(name):
+    """As XLA flushes them on CPU: no quotient of what is flushed and what is not."""
+    for of in CALLS[name][0]:
+        for found, expected in zip(numbers(name, of, np.ldexp(A, -140)), numbers(name, of, 0 * A), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_nan_dominates_nothing():
