@@ -9,7 +9,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# The doctests and the site print float32 results; what precision does not touch runs in double precision alone.
+# The doctests and the site print float32 results, the soak is in 32 bits; what precision does not touch runs in double
+# precision alone.
 ONCE = (
     "adapters",
     "adversarial_training",
@@ -49,9 +50,8 @@ QUICK = (
     "subgradients",
     "transforms",
 )
-collect_ignore_glob = (
-    ["jaxnorms/*", "tests/test_docs.py"] if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
-)
+SINGLE = ["jaxnorms/*", "tests/test_docs.py", "tests/test_soak.py"]
+collect_ignore_glob = SINGLE if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,0 +1,27 @@
+"""The first steps of the long run of ``evidence/soak.py``, and that it would see what it looks for."""
+
+import jax
+import jax.numpy as jnp
+import soak
+
+
+def test_nothing_is_compiled_twice_and_nothing_grows():
+    found = soak.run(4 * len(soak.PENALTIES))
+    assert found.good, found
+    assert found.compiled[0] >= found.penalties
+
+
+def test_faults_are_seen(monkeypatch):
+    """A program for each call, arrays that are kept, and a NaN."""
+    kept = []
+
+    def anew(params, *_):
+        kept.append(jnp.zeros(1))
+        return params, jax.jit(lambda w: jnp.sum(w) * jnp.nan)(params["first"])
+
+    monkeypatch.setattr(soak, "step", anew)
+    found = soak.run(100)
+    assert found.compiled[1] > found.compiled[0]
+    assert found.arrays[1] > found.arrays[0]
+    assert found.not_finite == 100
+    assert not found.good
