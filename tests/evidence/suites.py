@@ -37,25 +37,35 @@ class Case(NamedTuple):
 class Report(NamedTuple):
     cases: list[Case]
     text: str
+    status: int
 
     def count(self, outcome: str) -> int:
         return sum(case.outcome == outcome for case in self.cases)
 
+    @property
+    def good(self) -> bool:
+        """No failure, no crash, and not nothing."""
+        return self.status == 0 and not self.count("failed") and self.count("passed") > 0
 
-def run(arguments: list[str], mode: str, *, python: str = sys.executable, cwd: Path = ROOT, **env: str) -> Report:
-    """pytest's report, in one mode of precision: 0 for 32 bits, 1 for 64."""
+
+def run(arguments: list[str], mode: str, *, python: str = sys.executable, cwd: Path = ROOT) -> Report:
+    """pytest's report, in one mode of precision: 0 for 32 bits, 1 for 64. Shows how far it is."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.xml"
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={path}", *arguments]
-        environment = os.environ | SETTINGS | {"JAX_ENABLE_X64": mode} | env
-        ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-        if not path.exists():
-            sys.exit(f"{' '.join(command)} ended with {ended.returncode}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}")
-        cases = [_case(element) for element in ElementTree.parse(path).iter("testcase")]
-    report = Report(cases, ended.stdout)
-    # pytest ends with 5 where nothing was collected, as of files for the other mode alone.
-    if report.count("failed") or ended.returncode not in (0, 5):
-        print(ended.stdout[-6000:], file=sys.stderr)
+        environment = os.environ | SETTINGS | {"JAX_ENABLE_X64": mode}
+        lines = []
+        with subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line)
+                if re.search(r"\[ *\d+%\]$", line):
+                    print(line, end="", flush=True)
+        found = [_case(element) for element in ElementTree.parse(path).iter("testcase")] if path.exists() else []
+    report = Report(found, "".join(lines), process.returncode)
+    if not report.good:
+        print(report.text[-6000:], file=sys.stderr)
     return report
 
 
@@ -74,9 +84,9 @@ def _case(element: ElementTree.Element) -> Case:
 
 
 def checked(report: Report, what: str) -> Report:
-    if report.count("failed") or not report.cases:
+    if not report.good:
         failed = [f"{case.file}::{case.name}" for case in report.cases if case.outcome == "failed"]
-        sys.exit(f"{what}: {len(report.cases)} tests ran, of which failed: {', '.join(failed)}")
+        sys.exit(f"{what}: pytest ended with {report.status} after {len(report.cases)} tests; failed: {failed}")
     return report
 
 
