@@ -44,7 +44,7 @@ test-peers: .venv/installed-test .venv/installed-peers
 
 # Deliberate faults, and the test that catches each.
 mutations: .venv/installed-test
-	$(BIN)/python tests/mutations.py
+	$(BIN)/python tests/evidence/mutations.py
 
 # All of docs/evidence.md.
 evidence: test-versions mutations .venv/installed-peers .venv/installed-release

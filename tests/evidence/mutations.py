@@ -1,8 +1,9 @@
-"""Deliberate faults, and the test that catches each: ``python tests/mutations.py [--match WORDS] [--jobs N]``
+"""Deliberate faults, and the test that catches each: ``python tests/evidence/mutations.py [--match WORDS] [--jobs N]``
 
 Every fault is one replacement of text in a copy of the package, on which the test files named beside it run until
-one fails. The table goes into ``tests/README.md``, unless ``--match`` selects only some. A fault that no test catches,
-or whose text is no longer there once, ends the run with status 1.
+one test fails; on a copy without the fault that test must pass. The table goes into ``tests/README.md``, unless
+``--match`` selects only some. A fault that no test catches, or whose text is no longer there once, ends the run with
+status 1.
 """
 
 import argparse
@@ -12,18 +13,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
+from page import ROOT
+from suites import SETTINGS
+
 README = ROOT / "tests" / "README.md"
 COPIED = "jaxnorms", "tests", "conftest.py", "pyproject.toml", "notebooks/phonons.py"
-MODE = {
-    "JAX_ENABLE_X64": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-}
 
 
 class Fault(NamedTuple):
@@ -216,38 +215,40 @@ FAULTS = [
 ]
 
 
+def copied(folder: Path) -> None:
+    for name in COPIED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+
+
+def first_failure(folder: Path, tests: Iterable[str], what: str) -> str | None:
+    """The first of these files or tests in a copy that fails, as ``file::test``."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", "-p", "no:cacheprovider"]
+    env = os.environ | SETTINGS | {"JAX_ENABLE_X64": "1", "PYTHONPATH": str(folder)}
+    run = subprocess.run(
+        [*command, *(f"tests/{test}" for test in tests)], cwd=folder, env=env, capture_output=True, text=True
+    )
+    failed = re.search(r"^FAILED tests/(.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
+    if run.returncode and not failed:  # an error of the files, and no test that saw something
+        sys.exit(f"{what}: pytest ended with {run.returncode}\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return failed[1] if failed else None
+
+
 def caught(fault: Fault) -> str | None:
-    """The first test that fails, as ``file::test``; None if none does."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in COPIED:
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
-        path = copy / "jaxnorms" / fault.file
+    """The test that sees the fault, and passes without it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copied(folder)
+        path = folder / "jaxnorms" / fault.file
         text = path.read_text()
         if text.count(fault.old) != 1:
             sys.exit(f"{fault.what}: the text stands {text.count(fault.old)} times in {fault.file}")
         path.write_text(text.replace(fault.old, fault.new))
-        for name in fault.tests:
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-x",
-                "-q",
-                "-rfE",
-                "-p",
-                "no:cacheprovider",
-                f"tests/test_{name}.py",
-            ]
-            env = os.environ | MODE | {"PYTHONPATH": folder}
-            run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-            failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
-            if failed:
-                return failed[1]
-            if run.returncode:
-                sys.exit(f"{fault.what}: pytest ended with {run.returncode}\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-    return None
+        test = first_failure(folder, [f"test_{name}.py" for name in fault.tests], fault.what)
+        path.write_text(text)
+        if test and first_failure(folder, [test], "no fault"):
+            sys.exit(f"{test} fails without a fault, too")
+    return test
 
 
 HEAD = """\
@@ -257,7 +258,8 @@ HEAD = """\
 
 ## Do they see faults?
 
-`python tests/mutations.py` puts each of these faults into a copy of the package and runs the tests until one fails.
+`make mutations` puts each of these faults into a copy of the package and runs the tests until one fails, which must pass
+without the fault.
 
 | fault | in | caught by |
 |---|---|---|
