@@ -39,16 +39,16 @@ ONCE = (
 )
 # The least that another version of Python or JAX must pass (``-m quick``): what touches most of JAX in little time.
 QUICK = (
-    "adapters",
-    "contract",
-    "learning",
-    "mesh",
-    "norm_objects",
-    "operators",
-    "public_api",
-    "shard_map",
-    "subgradients",
-    "transforms",
+    "test_adapters.py",
+    "test_contract.py",
+    "test_learning.py",
+    "test_mesh.py",
+    "test_norm_objects.py",
+    "test_operators.py",
+    "test_public_api.py",
+    "test_shard_map.py",
+    "test_subgradients.py",
+    "test_transforms.py",
 )
 SINGLE = ["jaxnorms/*", "tests/test_docs.py", "tests/test_soak.py"]
 collect_ignore_glob = SINGLE if jax.config.jax_enable_x64 else [f"tests/test_{name}.py" for name in ONCE]
@@ -57,7 +57,7 @@ collect_ignore_glob = SINGLE if jax.config.jax_enable_x64 else [f"tests/test_{na
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.stem.removeprefix("test_") in QUICK:
+        if item.path.name in QUICK:
             item.add_marker(pytest.mark.quick)
 
 

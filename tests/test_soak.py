@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import soak
 
 
@@ -9,14 +10,15 @@ def test_nothing_is_compiled_twice_and_nothing_grows():
     found = soak.run(4 * len(soak.PENALTIES))
     assert found.good, found
     assert found.compiled[0] >= found.penalties
+    assert found.met_at_zero > 1
 
 
 def test_faults_are_seen(monkeypatch):
-    """A program for each call, arrays that are kept, and a NaN."""
+    """A program for each call, arrays and memory that are kept, and a NaN."""
     kept = []
 
     def anew(params, *_):
-        kept.append(jnp.zeros(1))
+        kept.append((jnp.zeros(1), np.ones(2**17)))
         return params, jax.jit(lambda w: jnp.sum(w) * jnp.nan)(params["first"])
 
     monkeypatch.setattr(soak, "step", anew)
@@ -24,4 +26,5 @@ def test_faults_are_seen(monkeypatch):
     assert found.compiled[1] > found.compiled[0]
     assert found.arrays[1] > found.arrays[0]
     assert found.not_finite == 100
+    assert found.memory[1] > found.memory[0] + 10 or not soak.STATUS.exists()
     assert not found.good

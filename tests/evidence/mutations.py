@@ -258,8 +258,8 @@ HEAD = """\
 
 ## Do they see faults?
 
-`make mutations` puts each of these faults into a copy of the package and runs the tests until one fails, which must pass
-without the fault.
+`make mutations` puts each of these faults into a copy of the package and runs the tests until one fails, which must
+pass without the fault.
 
 | fault | in | caught by |
 |---|---|---|

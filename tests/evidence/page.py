@@ -1,5 +1,6 @@
 """The page ``docs/evidence.md``, of which each script here writes the section between the markers of its name."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,11 +20,13 @@ def numeric(rows: list[list[object]], column: int) -> bool:
     return all(isinstance(row[column], int | float) for row in rows)
 
 
-def write(section: str, text: str) -> None:
-    """Prints the section and puts it into the page."""
+def write(section: str, text: str, good: bool = True) -> None:
+    """Prints the section, and puts it into the page unless the run failed; then the program ends with status 1."""
     print(f"\n{text}\n", flush=True)
+    if not good:
+        sys.exit(f"{section}: not as it must be, and not written")
     before, opening, rest = PAGE.read_text().partition(f"<!-- {section} -->\n")
     _, closing, after = rest.partition(f"<!-- end of {section} -->")
     if not (opening and closing):
-        raise SystemExit(f"{PAGE} has no section between the markers of {section!r}")
+        sys.exit(f"{PAGE} has no section between the markers of {section!r}")
     PAGE.write_text(f"{before}{opening}\n{text}\n\n{closing}{after}")

@@ -52,19 +52,18 @@ def _output(command: list[str], extra: dict[str, str]) -> str | None:
 
 
 def environment(version: Version) -> Path | None:
-    """The interpreter of an environment with this version's packages; made anew when pyproject.toml has changed."""
+    """The interpreter of an environment with this version's packages; None without such a Python."""
     found = interpreter(version.python)
     if not found:
         return None
     command, extra = found
     folder = ROOT / ".venv-versions" / version.name
-    python, stamp = folder / "bin" / "python", folder / "installed"
-    settings = ROOT / "pyproject.toml"
-    if not stamp.exists() or stamp.stat().st_mtime < settings.stat().st_mtime:
-        subprocess.run([command, "-m", "venv", "--clear", str(folder)], env=os.environ | extra, check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-e", ".[test]", *version.packages], cwd=ROOT, check=True)
-        stamp.touch()
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([command, "-m", "venv", str(folder)], env=os.environ | extra, check=True)
+    # Each time: the newest of yesterday is not that of today.
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    subprocess.run([*install, "-e", ".[test]", *version.packages], cwd=ROOT, check=True)
     return python
 
 
@@ -76,16 +75,16 @@ def tested(version: Version, quick: bool) -> tuple[list[list[object]], bool]:
         return [
             [f"Python {version.python}", version.packages[0], suite, "skipped: no such interpreter", *[""] * 4]
         ], True
-    what = "import platform, jax; print(platform.python_version(), jax.__version__)"
-    running, jax = subprocess.run([python, "-c", what], capture_output=True, text=True, check=True).stdout.split()
+    what = "import platform, jax; print(f'Python {platform.python_version()}', f'JAX {jax.__version__}', sep=',')"
+    running = subprocess.run([python, "-c", what], capture_output=True, text=True, check=True).stdout.strip().split(",")
     rows, good = [], True
     for mode, number in MODES.items():
-        print(f"Python {running}, JAX {jax}, {mode}: the {suite} suite runs ...", flush=True)
+        print(f"{', '.join(running)}, {mode}: the {suite} suite runs ...", flush=True)
         start = time.perf_counter()
         report = run(["-n", "2", *(["-m", "quick and not slow"] if quick else [])], number, python=str(python))
         counts = [report.count(kind) for kind in ("passed", "differs", "skipped", "failed")]
         counts[2] += report.count("left out")
-        rows.append([f"Python {running}", f"JAX {jax}", suite, mode, *counts])
+        rows.append([*running, suite, mode, *counts])
         print(f"{counts[0]} passed, {counts[3]} failed, {(time.perf_counter() - start) / 60:.0f} min", flush=True)
         good = good and report.good
     return rows, good
@@ -93,18 +92,18 @@ def tested(version: Version, quick: bool) -> tuple[list[list[object]], bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="", help="versions whose name contains this: current, newest, floor")
+    parser.add_argument("--only", choices=[version.name for version in VERSIONS], help="one of the versions")
     parser.add_argument("--quick", action="store_true", help="the quick suite on all of them")
     args = parser.parse_args()
-    results = [tested(v, args.quick or v.quick) for v in VERSIONS if args.only in v.name]
-    rows = [row for rows, _ in results for row in rows]
+    chosen = [version for version in VERSIONS if args.only in (None, version.name)]
+    results = [tested(version, args.quick or version.quick) for version in chosen]
+    rows, good = [row for rows, _ in results for row in rows], all(good for _, good in results)
     header = ["Python", "JAX", "suite", "mode", "passed", "expected to differ", "skipped", "failed"]
+    text = table(header, rows)
     if args.only or args.quick:
-        print(table(header, rows))
-    else:
-        write("versions", table(header, rows))
-    if not all(good for _, good in results):
-        sys.exit(1)
+        print(text)
+        sys.exit(not good)
+    write("versions", text, good)
 
 
 if __name__ == "__main__":
