@@ -5,14 +5,15 @@ products, which partition by themselves, and of decompositions of small matrices
 takes those of its own part of a batch. Inside ``shard_map`` an array is a local block, on no mesh.
 """
 
-import itertools
+import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
+from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import sdy
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -51,8 +52,7 @@ def _automatic(f: Callable[..., Any], mesh: AbstractMesh, out: PartitionSpec) ->
 def like(a: Array, g: Array) -> Array:
     """``g``, of the shape of ``a``, spread over the devices as ``a`` is; linear in ``g``.
 
-    Two matrices of one shape in one program that lie differently may come out alike: JAX lowers a jitted function once
-    for both, and this request with it.
+    Two matrices that lie differently may come out alike if one jitted function takes both: JAX lowers it once.
     """
     sharding = jax.typeof(a).sharding
     if AxisType.Explicit in sharding.mesh.axis_types:
@@ -65,7 +65,6 @@ def like(a: Array, g: Array) -> Array:
 _like_p = Primitive("like")
 _like_p.def_impl(lambda a, g: jax.device_put(g, a.sharding))
 _like_p.def_abstract_eval(lambda a, g: g)
-_groups = itertools.count()
 
 
 def _jvp(primals: Any, tangents: Any) -> Any:
@@ -81,13 +80,23 @@ def _batch(arguments: Any, axes: Any) -> Any:
 
 def _lowered(_: Any, a: Any, g: Any) -> Any:
     if getattr(jax.config, "jax_use_shardy_partitioner", True):
-        group = next(_groups)
+        group = _place(cast(Any, ir.InsertionPoint.current).block)
         for x in (a, g):
             sdy.sharding_group(x, group)
     return [g]
 
 
+def _place(block: Any) -> int:
+    """A number for the end of a block: no other place has it, and the program is the same whenever it is lowered."""
+    path = []
+    while "sym_name" not in block.owner.attributes:
+        path += [len(block.operations), list(block.owner.regions).index(block.region)]
+        block = block.owner.operation.block
+    path += [len(block.operations), block.owner.attributes["sym_name"].value]
+    return int.from_bytes(hashlib.blake2b(repr(path).encode(), digest_size=7).digest())
+
+
 ad.primitive_jvps[_like_p] = _jvp
 ad.primitive_transposes[_like_p] = lambda cotangent, a, _: (None, like(a, cotangent))
 batching.primitive_batchers[_like_p] = _batch
-mlir.register_lowering(_like_p, _lowered)
+mlir.register_lowering(_like_p, _lowered, cacheable=False)
