@@ -48,7 +48,7 @@ mutations: .venv/installed-test
 
 # All of docs/evidence.md.
 evidence: test-versions mutations .venv/installed-peers .venv/installed-release
-	JAXNORMS_EXAMPLES=1250 $(BIN)/python tests/evidence/suites.py
+	$(BIN)/python tests/evidence/suites.py
 	$(BIN)/python tests/evidence/soak.py
 	$(BIN)/python tests/evidence/release.py
 

@@ -78,10 +78,9 @@ def compare(run, expected, mesh: jax.sharding.Mesh, spec: P) -> None:
     there = jax.jit(run)(x, y)
     for norm, left, right in zip([*NORMS, *OF_BATCH], there[0], expected[0], strict=True):
         np.testing.assert_allclose(left, right, rtol=tolerance(REAL), err_msg=repr(norm))
-    bound = 1e-4 if REAL.itemsize < 8 else 1e-8
     for source, left, right in ((x, there[1], expected[1]), (y, there[2], expected[2])):
         for i, (g, h) in enumerate(zip(left, right, strict=True)):
-            np.testing.assert_allclose(np.asarray(g), h, atol=bound, err_msg=str(i))
+            np.testing.assert_allclose(np.asarray(g), h, atol=1e-8, err_msg=str(i))
             assert g.sharding.is_equivalent_to(source.sharding, g.ndim), (i, g.sharding)
 
 

@@ -64,7 +64,7 @@ LOST = [
 
 
 @pytest.mark.parametrize(("count", "gone", "how"), LOST)
-def test_a_lost_process_ends_the_others_with_an_error_that_names_it(count, gone, how):
+def test_a_lost_process_ends_the_others_with_an_error(count, gone, how):
     """JAX gives the error and the bound: jaxnorms waits for nothing by itself and catches nothing.
 
     A collective whose connection is cut raises at once; a process that is stopped keeps its connections, and the

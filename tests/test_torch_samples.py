@@ -125,7 +125,7 @@ def agrees(value, gradient, sample: Sample, expected: Difference | None) -> bool
 def test_equals_torch(name, dtype, record_property):
     op, table = OPS[name], TORCH.get(name, [])
     function = OURS[op.name]
-    found, wrong = collections.Counter(), []
+    found, wrong, gradients = collections.Counter(), [], 0
     for samples in by_shape(op, getattr(torch, dtype)).values():
         fits = [next((i for i, d in enumerate(table) if d.where(sample)), None) for sample in samples]
         found.update(fits)
@@ -138,6 +138,7 @@ def test_equals_torch(name, dtype, record_property):
                 with pytest.raises(ValueError, match=entry.refusal):
                     function(sample.x, **sample.arguments)
         for (value, gradient), (sample, entry) in zip(ours(function, [s for s, _ in computed]), computed, strict=True):
+            gradients += gradient is not None
             if not agrees(value, gradient, sample, entry):
                 wrong.append(f"{sample}: {value}, {gradient}; torch {sample.value}, {sample.gradient}; {entry}")
     assert not wrong, "\n".join(wrong)
@@ -145,6 +146,7 @@ def test_equals_torch(name, dtype, record_property):
     assert not stale, stale
     record_property("samples", found.total())
     record_property("differ", found.total() - found[None])
+    record_property("gradients", gradients)
 
 
 def test_every_function_has_samples():

@@ -48,12 +48,12 @@ class Report(NamedTuple):
         return self.status == 0 and not self.count("failed") and self.count("passed") > 0
 
 
-def run(arguments: list[str], mode: str, *, python: str = sys.executable, cwd: Path = ROOT) -> Report:
+def run(arguments: list[str], mode: str, *, python: str = sys.executable, cwd: Path = ROOT, **env: str) -> Report:
     """pytest's report, in one mode of precision: 0 for 32 bits, 1 for 64. Shows how far it is."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.xml"
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={path}", *arguments]
-        environment = os.environ | SETTINGS | {"JAX_ENABLE_X64": mode}
+        environment = os.environ | SETTINGS | {"JAX_ENABLE_X64": mode} | env
         lines = []
         with subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -91,7 +91,6 @@ def checked(report: Report, what: str) -> Report:
 
 
 PEERS = {"NumPy": "numpy_suite", "SciPy": "scipy_suite", "Optax": "optax_suite", "torch, samples": "torch_samples"}
-PROPERTIES = "tests/test_properties.py", "--hypothesis-show-statistics"
 KINDS = {
     "passed": "passed",
     "differs": "expected to differ",
@@ -102,7 +101,7 @@ KINDS = {
 
 def peers() -> None:
     """The peers' own tests, in double precision, and the samples of torch."""
-    rows = []
+    rows, gradients = [], 0
     for peer, name in PEERS.items():
         report = checked(run([f"tests/test_{name}.py"], "1"), peer)
         theirs = [case for case in report.cases if "BehindDifferences" not in case.file]
@@ -110,24 +109,27 @@ def peers() -> None:
         if name == "torch_samples":
             samples, differ = (sum(case.recorded.get(what, 0) for case in theirs) for what in ("samples", "differ"))
             counts = {"passed": samples - differ, "differs": differ}
+            gradients = sum(case.recorded.get("gradients", 0) for case in theirs)
         numbers = [counts.get(kind, 0) for kind in KINDS]
         rows.append([peer, *numbers, sum(numbers)])
         print(*rows[-1], flush=True)
-    write("peers", table(["tests of", *KINDS.values(), "in all"], rows))
+    note = f"Of torch's samples {gradients} are compared with their gradients, the others by value."
+    write("peers", f"{table(['tests of', *KINDS.values(), 'in all'], rows)}\n\n{note}")
 
 
 def properties() -> None:
     """The examples that Hypothesis ran, of every property in every mode."""
+    least = os.environ.get("JAXNORMS_EXAMPLES", "1250")
+    arguments = ["tests/test_properties.py", "--hypothesis-show-statistics"]
     found = {
-        mode: examples(checked(run([*PROPERTIES], number), f"properties, {mode}").text)
+        mode: examples(checked(run(arguments, number, JAXNORMS_EXAMPLES=least), f"properties, {mode}").text)
         for mode, number in MODES.items()
     }
     names = sorted(set().union(*found.values()))
     rows = [[f"`{name}`", *(each.get(name, 0) for each in found.values())] for name in names]
-    rows.append(["in all", *(sum(each.values()) for each in found.values())])
-    least = int(os.environ.get("JAXNORMS_EXAMPLES", "0"))
-    good = len(rows) > 1 and all(count >= least and count for row in rows for count in row[1:])
-    write("properties", table(["property", *(f"examples, {mode}" for mode in MODES)], rows), good)
+    total = ["in all", *(sum(each.values()) for each in found.values())]
+    good = bool(rows) and all(count >= int(least) for row in rows for count in row[1:])
+    write("properties", table(["property", *(f"examples, {mode}" for mode in MODES)], [*rows, total]), good)
 
 
 def examples(text: str) -> dict[str, int]:
