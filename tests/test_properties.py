@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from certificates import inner
 from hypothesis import strategies as st
-from matrices import REAL, tolerance, unitary
+from matrices import REAL, gaussian, tolerance, unitary
 from norm_cases import largest_plus_sum, scaled_frobenius
 
 import jaxnorms as jn
@@ -199,6 +199,29 @@ def test_transformations(case, way):
     _, slope = jax.jvp(jax.vmap(norm), (jnp.asarray(a),), (jnp.asarray(e),))
     pairs = inner(expected.conj(), e.astype(np.complex128))
     np.testing.assert_allclose(slope, pairs, rtol=0, atol=tolerance(a.dtype, size=12) * a[0].size * max(size, 1))
+
+
+@hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # which compile longer
+@hypothesis.given(CASES, st.integers(0, 2**20))
+def test_second_derivatives(case, seed):
+    """A number at kinks too, symmetric, and 0 along the matrix: the gradient does not depend on its size."""
+    a, norm = case
+    hypothesis.assume(a.size and jnp.finfo(a.dtype).bits > 16)
+    size = np.max(np.abs(a), axis=(1, 2), keepdims=True)
+    e, f = (size * gaussian(a.shape, a.dtype, seed + i) for i in range(2))
+
+    @jax.jit
+    def change(a, e):
+        return jax.jvp(jax.vmap(jax.grad(norm)), (a,), (e,))[1]
+
+    along, by_e, by_f = (np.asarray(change(a, np.asarray(d, a.dtype)), np.complex128) for d in (a, e, f))
+    assert np.all(np.isfinite(by_e))
+    largest = np.maximum(np.max(np.abs(by_e), axis=(1, 2)), np.max(np.abs(by_f), axis=(1, 2)))
+    allowed = tolerance(a.dtype, size=100) * np.maximum(largest, 1)
+    assert np.all(np.max(np.abs(along), axis=(1, 2)) <= allowed)
+    scale = np.where(size > 0, size, 1)
+    there, back = (np.sum((g * (d / scale)).real, axis=(1, 2)) for g, d in ((by_e, f), (by_f, e)))
+    assert np.all(np.abs(there - back) <= allowed * max(a.shape[1:]))
 
 
 @SETTINGS

@@ -128,7 +128,7 @@ def properties() -> None:
     names = sorted(set().union(*found.values()))
     rows = [[f"`{name}`", *(each.get(name, 0) for each in found.values())] for name in names]
     total = ["in all", *(sum(each.values()) for each in found.values())]
-    good = bool(rows) and all(count >= int(least) for row in rows for count in row[1:])
+    good = bool(rows) and all(count >= int(least) // 5 for row in rows for count in row[1:])
     write("properties", table(["property", *(f"examples, {mode}" for mode in MODES)], [*rows, total]), good)
 
 
