@@ -1,8 +1,8 @@
 """Deliberate faults, and the test that catches each: ``python tests/evidence/mutations.py [--match WORDS] [--jobs N]``
 
 Every fault is one replacement of text in a copy of the package, on which the test files named beside it run until
-one test fails; on a copy without the fault that test must pass. The table goes into ``tests/README.md``, unless
-``--match`` selects only some. A fault that no test catches, or whose text is no longer there once, ends the run with
+one test fails; on a copy without the fault that test must pass. The table goes into ``tests/README.md``; ``--match``
+renews only some of its rows. A fault that no test catches, or whose text is no longer there once, ends the run with
 status 1.
 """
 
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from page import ROOT
+from page import ROOT, table
 from suites import SETTINGS
 
 README = ROOT / "tests" / "README.md"
@@ -98,7 +98,7 @@ FAULTS = [
         "top_gauges.py",
         "return Lp(self.p).value(jax.lax.top_k(x, self.k)[0])",
         "return Lp(self.p).value(jax.lax.top_k(x, max(self.k - 1, 1))[0])",
-        ("contract",),
+        ("subgradients",),
     ),
     Fault(
         "the wrong exponent of the dual norm",
@@ -260,9 +260,6 @@ HEAD = """\
 
 `make mutations` puts each of these faults into a copy of the package and runs the tests until one fails, which must
 pass without the fault.
-
-| fault | in | caught by |
-|---|---|---|
 """
 
 
@@ -272,16 +269,23 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="faults tried at once")
     args = parser.parse_args()
     chosen = [fault for fault in FAULTS if all(word in fault.what for word in args.match.split())]
-    rows, escaped = [], []
+    rows, escaped = written(), []
     with ThreadPoolExecutor(args.jobs) as pool:
         for i, (fault, test) in enumerate(zip(chosen, pool.map(caught, chosen), strict=True), 1):
             print(f"[{i}/{len(chosen)}] {fault.what}: {test or 'NOT CAUGHT'}", flush=True)
-            rows.append(f"| {fault.what} | `{fault.file}` | {f'`{test}`' if test else '**none**'} |")
+            rows[fault.what] = [f"`{fault.file}`", f"`{test}`" if test else "**none**"]
             escaped += [] if test else [fault.what]
-    if not args.match:
-        README.write_text(HEAD + "\n".join(rows) + f"\n\n{len(rows) - len(escaped)} of {len(rows)} caught.\n")
+    listed = [[fault.what, *rows[fault.what]] for fault in FAULTS if fault.what in rows]
+    README.write_text(f"{HEAD}\n{table(['fault', 'in', 'caught by'], listed)}\n")
     if escaped:
         sys.exit(f"not caught: {', '.join(escaped)}")
+
+
+def written() -> dict[str, list[str]]:
+    """What the table says of each fault now."""
+    lines = README.read_text().splitlines() if README.exists() else []
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return {what: rest for what, *rest in cells}
 
 
 if __name__ == "__main__":
