@@ -5,15 +5,14 @@ products, which partition by themselves, and of decompositions of small matrices
 takes those of its own part of a batch. Inside ``shard_map`` an array is a local block, on no mesh.
 """
 
-import hashlib
+import itertools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
-from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import sdy
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -65,6 +64,8 @@ def like(a: Array, g: Array) -> Array:
 _like_p = Primitive("like")
 _like_p.def_impl(lambda a, g: jax.device_put(g, a.sharding))
 _like_p.def_abstract_eval(lambda a, g: g)
+# Over all programs: one by itself does not say which numbers it has given. So its text is another each time.
+_groups = itertools.count()
 
 
 def _jvp(primals: Any, tangents: Any) -> Any:
@@ -80,20 +81,10 @@ def _batch(arguments: Any, axes: Any) -> Any:
 
 def _lowered(_: Any, a: Any, g: Any) -> Any:
     if getattr(jax.config, "jax_use_shardy_partitioner", True):
-        group = _place(cast(Any, ir.InsertionPoint.current).block)
+        group = next(_groups)
         for x in (a, g):
             sdy.sharding_group(x, group)
     return [g]
-
-
-def _place(block: Any) -> int:
-    """A number for the end of a block: no other place has it, and the program is the same whenever it is lowered."""
-    path = []
-    while "sym_name" not in block.owner.attributes:
-        path += [len(block.operations), list(block.owner.regions).index(block.region)]
-        block = block.owner.operation.block
-    path += [len(block.operations), block.owner.attributes["sym_name"].value]
-    return int.from_bytes(hashlib.blake2b(repr(path).encode(), digest_size=7).digest())
 
 
 ad.primitive_jvps[_like_p] = _jvp

@@ -114,25 +114,6 @@ def test_gradients_outside_jit_lie_as_the_matrix(kind):
         assert g.sharding.is_equivalent_to(x.sharding, 2)
 
 
-def test_the_program_is_the_same_whenever_it_is_lowered():
-    """To the letter, or a cache of compiled programs would not know it; with gradients in branches and loops."""
-    x = spread(gaussian((64, 48), REAL), AxisType.Auto, P("x", "y"))
-
-    def loss(a):
-        chosen = jax.lax.cond(jnp.sum(a) > 0, jn.nuclear_norm, jn.frobenius_norm, a)
-        return chosen + jax.lax.fori_loop(0, 2, lambda _, total: total + jn.induced_norm(a, 1), chosen)
-
-    def text():
-        return jax.jit(jax.grad(lambda a: loss(a) + loss(2 * a))).lower(x).as_text()
-
-    first = text()
-    groups = re.findall(r"sharding_group.*group_id *= *(\d+)", first)
-    assert sorted(groups) == sorted(2 * list(set(groups)))  # pairs
-    jax.jit(jax.grad(jn.spectral_norm)).lower(x)
-    jax.clear_caches()
-    assert text() == first
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_second_derivatives(kind):
     a, e = gaussian((2, 192, 136), REAL)
