@@ -25,8 +25,8 @@ notebooks-quickest: .venv/installed-notebooks
 # 32-bit and 64-bit mode, on two cores each. Compilation is most of the time, so it does not optimise
 # here, which also shows whether anything relies on it; `make nightly` runs what users run. On the 8 devices
 # of the tests, which share two cores, LAPACK's own threads would only wait for each other.
-test: export OPENBLAS_NUM_THREADS = 1
-test: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+test test-peers: export OPENBLAS_NUM_THREADS = 1
+test test-peers: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test: .venv/installed-test
 	JAX_ENABLE_X64=0 $(PYTEST) -n 2
 	JAX_ENABLE_X64=1 $(PYTEST) -n 2
