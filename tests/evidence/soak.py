@@ -27,7 +27,7 @@ from page import table, write
 
 Params = dict[str, Any]
 STEPS = 10_000
-RETURN = 101  # steps after which all weights are zero again, each time for another penalty: coprime to their number
+RETURN = 97  # steps after which all weights are zero again, each time for another penalty: coprime to their number
 GROWTH = 4  # MiB, within which resident memory counts as the same
 STATUS = Path("/proc/self/status")
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -164,9 +164,9 @@ def main() -> None:
         ["programs compiled", *found.compiled],
         ["live arrays", *found.arrays],
         ["resident memory, MiB", *map(round, found.memory)],
-        ["steps with a number that is not finite", "", found.not_finite],
     ]
-    head = f"{steps} steps, {found.penalties} penalties in turn, of which {found.met_at_zero} met weights all zero."
+    head = f"{steps} steps, {found.penalties} penalties in turn, of which {found.met_at_zero} met weights all zero. "
+    head += f"Steps with a number that is not finite: {found.not_finite}."
     text = f"{head}\n\n{table(['', f'after step {found.warm}', f'after step {steps}'], rows)}"
     if steps != STEPS:
         print(text)
