@@ -22,7 +22,8 @@ from matrices import REAL, gaussian, tolerance, unitary
 from norm_cases import largest_plus_sum, scaled_frobenius
 
 import jaxnorms as jn
-from jaxnorms.decompositions.thin_svd import tie_tolerance
+from jaxnorms.decompositions import tie_tolerance
+from jaxnorms.lifts import SpectralLift
 
 inf = float("inf")
 EXAMPLES = int(os.environ.get("JAXNORMS_EXAMPLES", "125"))
@@ -122,7 +123,9 @@ def test_values(case):
         expected = reference(norm, row)
         if expected is not None:
             np.testing.assert_allclose(got, expected, rtol=tolerance(a.dtype), atol=0)
-    np.testing.assert_array_equal(np.asarray(norm(a * a.dtype.type(0.5)), np.float64), found / 2)
+    twice = np.asarray(norm(a * a.dtype.type(2)), np.float64)
+    normal = found >= float(jnp.finfo(a.dtype).tiny)  # below, a value has fewer digits than its double
+    np.testing.assert_array_equal(twice[normal], 2 * found[normal])
     np.testing.assert_allclose(np.asarray(norm(-a), np.float64), found, rtol=tolerance(a.dtype), atol=0)
 
 
@@ -207,16 +210,18 @@ def test_transformations(case, way):
     """Every way to a gradient gives the one of a call for each matrix; ``jvp`` pairs it with a direction."""
     a, norm = case
     hypothesis.assume(a.size)
-    allowed = tolerance(a.dtype, size=12) / closest(a)  # what rounding does to singular vectors
+    allowed = tolerance(a.dtype, size=12)
+    if isinstance(norm.lift, SpectralLift):  # what rounding does to singular vectors
+        allowed = max(allowed, tolerance(a.dtype, factor=10) / closest(a))
     g = np.asarray(way(norm)(jnp.asarray(a)), np.complex128)
     expected = np.asarray(jn.subgradient(a, norm), np.complex128).conj()
-    size = max(np.max(np.abs(expected)), 1)
+    size = np.max(np.abs(expected))
     np.testing.assert_allclose(g, expected, rtol=0, atol=allowed * size)
     hypothesis.assume(jnp.finfo(a.dtype).bits > 16)
     e = np.sign(np.asarray(a).real).astype(a.dtype)
     _, slope = jax.jvp(jax.vmap(norm), (jnp.asarray(a),), (jnp.asarray(e),))
     pairs = inner(expected.conj(), e.astype(np.complex128))
-    np.testing.assert_allclose(slope, pairs, rtol=0, atol=allowed * a[0].size * size)
+    np.testing.assert_allclose(slope, pairs, rtol=0, atol=allowed * a[0].size * max(size, 1))
 
 
 @hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # which compile longer

@@ -1,8 +1,9 @@
 """The first steps of the long run of ``evidence/soak.py``, and that it would see what it looks for."""
 
+import mmap
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 import soak
 
 
@@ -18,7 +19,9 @@ def test_faults_are_seen(monkeypatch):
     kept = []
 
     def anew(params, *_):
-        kept.append((jnp.zeros(1), np.ones(2**17)))
+        pages = mmap.mmap(-1, 2**20)  # new ones: of what the process has freed before, an array could be made
+        pages.write(bytes(2**20))
+        kept.append((jnp.zeros(1), pages))
         return params, jax.jit(lambda w: jnp.sum(w) * jnp.nan)(params["first"])
 
     monkeypatch.setattr(soak, "step", anew)
