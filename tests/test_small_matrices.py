@@ -10,6 +10,7 @@ from matrices import COMPLEX, DTYPES, REAL, factory, gaussian, needs_double, pre
 import jaxnorms as jn
 from jaxnorms.decompositions.jacobi import jacobi_svd
 from jaxnorms.decompositions.squaring import leading_by_squaring
+from jaxnorms.decompositions.two_by_two import two_by_two_svd
 
 SMALL = [(2, 2), (3, 3), (4, 4), (8, 8), (7, 4), (3, 6)]
 MEDIUM = [(16, 16), (12, 40)]
@@ -33,6 +34,18 @@ def adversaries(shape: tuple[int, int], dtype) -> np.ndarray:
         spectra = [gap, single, ties, 10.0 ** -np.sort(rng.integers(0, 9, k)), np.ones(k)]
         stacks.append(np.stack([prescribed(s, shape, dtype, seed) for s in spectra]))
     return scaled(np.concatenate(stacks))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_two_by_two_factors_are_unitary_at_every_rank(dtype):
+    """However the compiler repeats what is rounding alone: JAX 0.12 computed it anew for each use."""
+    stack = jnp.asarray(adversaries((2, 2), dtype))
+    for run in (jax.jit(jax.vmap(two_by_two_svd)), jax.vmap(jax.jit(two_by_two_svd))):
+        u, _, vh = map(exact, run(stack))
+        for x in (u, vh):
+            error = np.abs(x.conj().swapaxes(-1, -2) @ x - np.eye(2)).max()
+            assert error <= tolerance(dtype)
 
 
 def exact(x) -> np.ndarray:
