@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._mesh import like
 from jaxnorms._rules.ends import inner, last_derivative
+from jaxnorms._rules.layout import like
 from jaxnorms._scaling import exponent, prepare, scale
 from jaxnorms.decompositions import cofactors, hessenberg, matmul
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._mesh import like
 from jaxnorms._rules.ends import end_of_derivatives, inner
+from jaxnorms._rules.layout import like
 from jaxnorms._scaling import max_abs, quotient
 
 only_once = end_of_derivatives(

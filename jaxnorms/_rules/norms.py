@@ -31,8 +31,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._mesh import like
 from jaxnorms._rules.ends import inner, last_derivative
+from jaxnorms._rules.layout import like
 from jaxnorms._split import Names, sum_over
 
 

@@ -22,8 +22,8 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxnorms._mesh import like
 from jaxnorms._rules.ends import constant, last_derivative
+from jaxnorms._rules.layout import like
 
 
 def spectral_image(kind: Any, f: Any, a: Array, *params: Array) -> Array:

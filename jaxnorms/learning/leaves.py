@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms import _checks
-from jaxnorms._mesh import like, partitioned
+from jaxnorms._mesh import partitioned
+from jaxnorms._rules import like
 from jaxnorms.norm_objects import Norm, as_norm
 
 T = TypeVar("T")
