@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms import _checks
+from jaxnorms._layout import like, tied
 from jaxnorms._mesh import on_mesh, partitioned
 
 
@@ -23,7 +24,8 @@ def over_batch(
 ) -> Any:
     """``f(matrix, *numbers, *shared, **static)`` for each matrix of ``x``, computed in its working precision, with
     its entries of the arrays ``along``, which have the shape of the batch; ``matrices``: the results are like ``x``."""
-    return _batched(f, tuple(static.items()), matrices, x, along, shared)
+    out = _batched(f, tuple(static.items()), matrices, tied(x), along, shared)
+    return jax.tree.map(lambda y: like(x, y) if y.shape == x.shape else y, out)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -42,8 +44,8 @@ def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, alo
     batch = x.shape[:-2]
     if 0 in batch:  # no matrix at all: what the algorithms for many need not know
         single = jax.ShapeDtypeStruct(x.shape[-2:], x.dtype), tuple(jax.ShapeDtypeStruct((), n.dtype) for n in along)
-        like = jax.eval_shape(run, *single, shared)
-        return jax.tree.map(lambda y: jnp.zeros((*batch, *y.shape), y.dtype), like)
+        shapes = jax.eval_shape(run, *single, shared)
+        return jax.tree.map(lambda y: jnp.zeros((*batch, *y.shape), y.dtype), shapes)
     for _ in batch:
         one = jax.vmap(one, in_axes=(0, 0, None))
     return partitioned(run, x, 0 if matrices else 2, along, shared)
@@ -68,8 +70,8 @@ def single_or_all(single: Callable[[Array], Any], together: Callable[[Array], An
 
 def _of_none(f: Callable[[Array], Any], a: Array) -> Any:
     """What ``vmap(f)`` gives along a first axis of length 0, which algorithms for many need not know."""
-    like = jax.eval_shape(f, jax.ShapeDtypeStruct(a.shape[1:], a.dtype))
-    return jax.tree.map(lambda y: jnp.zeros((0, *y.shape), y.dtype), like)
+    shapes = jax.eval_shape(f, jax.ShapeDtypeStruct(a.shape[1:], a.dtype))
+    return jax.tree.map(lambda y: jnp.zeros((0, *y.shape), y.dtype), shapes)
 
 
 # Entries of a batch that a CPU's cache holds together with what is computed from them.

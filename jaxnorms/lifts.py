@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._layout import on_grid
 from jaxnorms._scaling import max_abs, prepare, scale
 from jaxnorms._split import Names, sum_over
 from jaxnorms.choice import run
 from jaxnorms.decompositions import thin_svd, tie_tolerance
-from jaxnorms.decompositions.spreading import on_grid
 from jaxnorms.gauges import Gauge
 from jaxnorms.options import AUTO, WHOLE, Request
 from jaxnorms.spectral_methods import curvature_core, poison, turned

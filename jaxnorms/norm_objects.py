@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
+from jaxnorms._layout import tied
 from jaxnorms._mesh import partitioned
 from jaxnorms._rules import Lift, evaluate
 from jaxnorms._split import count
@@ -34,7 +35,7 @@ from jaxnorms.top_gauges import TopK
 def apply(lift: Lift, x: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     """The norm over ``axes`` of ``x``, batched over the others."""
     # Axes that are last already are not moved at all, so that a backward pass keeps x, not a copy.
-    value = _batched(lift, x, axes)
+    value = _batched(lift, tied(x), axes)
     return jnp.expand_dims(value, axes) if keepdims else value
 
 

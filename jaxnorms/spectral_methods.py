@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._batching import in_groups, single_or_all, single_or_batch
+from jaxnorms._layout import by_rows, on_grid
 from jaxnorms._scaling import exponent, magnitude, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
 from jaxnorms.decompositions.products import SUMMED_TO, summed
-from jaxnorms.decompositions.spreading import by_rows, on_grid
 from jaxnorms.decompositions.squaring import leading_by_squaring
 from jaxnorms.gauges import Gauge
 

@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnorms import _checks
-from jaxnorms._rules import like
+from jaxnorms._layout import like
 from jaxnorms.geometry import lmo, project, prox, subgradient
 from jaxnorms.learning.clipping import clip_by_norm
 from jaxnorms.learning.leaves import BatchAxes, ByPath, Ord, Stack, Where, check, chosen, inexact, replaced, stacks

@@ -141,6 +141,40 @@ def test_prox_and_projection(kind):
         assert there.sharding.is_equivalent_to(x.sharding, 2)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_reverse_mode_through_images_and_gradients(kind):
+    """Of prox, projection, polar factor and gradient, which take sharding constraints inside."""
+    a = prescribed(np.linspace(3, 1, 40), (48, 40), REAL)
+    x = spread(a, kind, P("x", "y"))
+
+    def run(a):
+        images = [lambda v: jn.prox(v, 1.5, "nuc"), lambda v: jn.project(v, 2.0, "spectral"), lambda v: jn.polar(v)[0]]
+        images += [jax.grad(jn.Schatten(1)), jax.grad(jn.Schatten(4))]
+        return [jax.vjp(image, a)[1](a + 1)[0] for image in images]
+
+    for there, here in zip(jax.jit(run)(x), jax.jit(run)(a), strict=True):
+        np.testing.assert_allclose(np.asarray(there), here, atol=1e-4)
+        assert there.sharding.is_equivalent_to(x.sharding, 2)
+
+
+def test_matrices_of_one_shape_that_lie_differently():
+    """What JAX traces once for all of them knows of no layout."""
+    a, b, c = gaussian((3, 32, 32), REAL)
+    weights = [spread(w, AxisType.Auto, spec) for w, spec in ((a, P("x", "y")), (b, P("y", "x")), (c, P(None, "x")))]
+    functions = [
+        jax.grad(lambda weights: sum(jn.nuclear_norm(w) for w in weights)),
+        jax.grad(lambda weights: sum(jnp.sum(jn.prox(w, 1.0, "spectral") ** 2) for w in weights)),
+        jax.grad(lambda weights: jn.penalty(weights, ord="fro")),
+        jax.grad(lambda weights: jn.factored_nuclear_norm(weights[0], weights[1]) + jn.cond(weights[2])),
+        lambda weights: [jn.prox(w, 1.0, "nuc") for w in weights],
+        lambda weights: [jn.subgradient(w, "fro") for w in weights],
+    ]
+    for f in functions:
+        for w, there, here in zip(weights, jax.jit(f)(weights), jax.jit(f)([a, b, c]), strict=True):
+            np.testing.assert_allclose(np.asarray(there), here, atol=1e-4)
+            assert there.sharding.is_equivalent_to(w.sharding, 2)
+
+
 def test_spectral_functions():
     a = prescribed(2.0 ** -np.arange(150), (200, 150), REAL)
     x = spread(a, AxisType.Auto, P("x"))

@@ -6,7 +6,6 @@ No derivative passes through singular vectors, eigenvectors, or the iterations t
 from jaxnorms._rules.determinants import charpoly, cofactor, determinant
 from jaxnorms._rules.eigenvalues import eigenvalues
 from jaxnorms._rules.ends import constant, inner, without_derivative
-from jaxnorms._rules.layout import like
 from jaxnorms._rules.maps import carry, envelope
 from jaxnorms._rules.normalization import divide, estimate
 from jaxnorms._rules.norms import Lift, evaluate, subgradient
@@ -33,7 +32,6 @@ __all__ = [
     "inner",
     "leading",
     "leading_by_products",
-    "like",
     "slopes",
     "spectral_image",
     "spectrum",

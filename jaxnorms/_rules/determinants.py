@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._rules.ends import inner, last_derivative
-from jaxnorms._rules.layout import like
 from jaxnorms._scaling import exponent, prepare, scale
 from jaxnorms.decompositions import cofactors, hessenberg, matmul
 
@@ -31,7 +30,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def cofactor(a: Array) -> Array:
     """The gradient of the determinant."""
-    return like(a, _of_finite(cofactors.cofactor, a, a.shape[0] - 1))
+    return _of_finite(cofactors.cofactor, a, a.shape[0] - 1)
 
 
 @cofactor.defjvp
@@ -39,7 +38,7 @@ def _(primals, tangents):
     (a,), (e,) = primals, tangents
     value = cofactor(a)
     a = last_derivative(a)
-    return value, like(a, _of_finite(lambda x: cofactors.cofactor_change(x, e), a, a.shape[0] - 2))
+    return value, _of_finite(lambda x: cofactors.cofactor_change(x, e), a, a.shape[0] - 2)
 
 
 @jax.custom_jvp

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._rules.ends import end_of_derivatives, inner
-from jaxnorms._rules.layout import like
 from jaxnorms._scaling import max_abs, quotient
 
 only_once = end_of_derivatives(
@@ -20,14 +19,14 @@ only_once = end_of_derivatives(
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def carry(carrier: Any, a: Array, *parameters: Array) -> Array:
     """The image of one matrix."""
-    return like(a, carrier.image(a, *parameters))
+    return carrier.image(a, *parameters)
 
 
 @carry.defjvp
 def _(carrier, primals, tangents):
     image = carry(carrier, *primals)
     (a, *parameters), (e, *rates) = only_once(primals), tangents
-    return image, like(a, carrier.change(a, tuple(parameters), e, tuple(rates)))
+    return image, carrier.change(a, tuple(parameters), e, tuple(rates))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

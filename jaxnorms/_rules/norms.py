@@ -32,7 +32,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._rules.ends import inner, last_derivative
-from jaxnorms._rules.layout import like
 from jaxnorms._split import Names, sum_over
 
 
@@ -90,7 +89,7 @@ def _pair(lift: Lift, a: Any, factors: Any, da: Any) -> Array:
 
 @jax.custom_jvp
 def _subgradient(lift: Lift, a: Any, factors: Any) -> Any:
-    return jax.tree.map(like, a, lift.subgradient(a, factors))
+    return lift.subgradient(a, factors)
 
 
 @_subgradient.defjvp
@@ -98,7 +97,7 @@ def _(primals, tangents):
     (lift, a, factors), (dlift, da, _) = primals, tangents
     g = _subgradient(lift, a, factors)
     lift, a = last_derivative((lift, a))
-    dg = jax.tree.map(like, a, lift.curvature(a, da))
+    dg = lift.curvature(a, da)
     if jax.tree.leaves(lift):
         dg = jax.tree.map(jnp.add, dg, jax.jvp(lambda p: _dense(p, a), (lift,), (dlift,))[1])
     return g, dg

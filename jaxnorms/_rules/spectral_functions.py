@@ -23,7 +23,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxnorms._rules.ends import constant, last_derivative
-from jaxnorms._rules.layout import like
 
 
 def spectral_image(kind: Any, f: Any, a: Array, *params: Array) -> Array:
@@ -33,7 +32,7 @@ def spectral_image(kind: Any, f: Any, a: Array, *params: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _image(kind: Any, f: Any, a: Array, decomposed: Any, *params: Array) -> Array:
-    return like(a, kind.image(f, decomposed, *params))
+    return kind.image(f, decomposed, *params)
 
 
 @_image.defjvp
@@ -43,7 +42,7 @@ def _(kind, f, primals, tangents):
     def by_rates(*unit: Array) -> Array:
         return _image(kind, f.rate(), a, decomposed, *params, *unit)
 
-    tangent = like(a, _change(kind, f, a, e, decomposed, params)) + _combined(by_rates, rates)
+    tangent = _change(kind, f, a, e, decomposed, params) + _combined(by_rates, rates)
     return _image(kind, f, *primals), tangent
 
 
@@ -108,7 +107,7 @@ def _jvp(primals, tangents, *, kind, f, structure):
         _, fixed, numbers = last_derivative((a, decomposed, params))
 
         def second(fixed: Any, numbers: tuple[Array, ...], e: Array, da: Array) -> Array:
-            return like(da, kind.second_change(f, fixed, e, da, *numbers))
+            return kind.second_change(f, fixed, e, da, *numbers)
 
         tangent += _over_leading(second, e)(fixed, numbers, e, da)
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._batching import single_or_batch
+from jaxnorms._layout import by_rows
 from jaxnorms._mesh import on_mesh
 from jaxnorms.decompositions import lapack
 from jaxnorms.decompositions.cholesky_qr import tall_svd
 from jaxnorms.decompositions.jacobi import jacobi_svd
 from jaxnorms.decompositions.products import SMALL
-from jaxnorms.decompositions.spreading import by_rows
 from jaxnorms.decompositions.two_by_two import two_by_two_svd
 
 # Side of a matrix of a batch up to which Jacobi rotations pay: 7 times LAPACK's speed at 4 x 4, 2 at 8 x 8.

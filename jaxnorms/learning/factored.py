@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
+from jaxnorms._layout import tied
 from jaxnorms._mesh import replicated
 from jaxnorms._scaling import scale
 from jaxnorms.decompositions import matmul
@@ -278,7 +279,7 @@ def _factored_norm(b: ArrayLike, a: ArrayLike, ord: Norm | str, function: str) -
 
 def _over_pairs(f: Callable[[Any, Pair], Any], lift: Any, b: Array, a: Array) -> Any:
     """``f(lift, (b, a))`` over broadcast leading axes, in working precision."""
-    return replicated(partial(_batched, f, lift), b, a)
+    return replicated(partial(_batched, f, lift), tied(b), tied(a))
 
 
 @partial(jax.jit, static_argnums=0)

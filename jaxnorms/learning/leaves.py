@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms import _checks
+from jaxnorms._layout import like, tied
 from jaxnorms._mesh import partitioned
-from jaxnorms._rules import like
 from jaxnorms.norm_objects import Norm, as_norm
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def stacks(
         ends = x.ndim - 1 if x.ndim >= batch + 2 else x.ndim
         shape = (*x.shape[:batch], math.prod(x.shape[batch:ends]), *(x.shape[ends:] or (1,)))
         if shape != x.shape:  # on an explicit mesh rows that are split over several axes are gathered
-            x = partitioned(partial(jnp.reshape, shape=shape), x, x.ndim - batch)
+            x = partitioned(partial(jnp.reshape, shape=shape), tied(x), x.ndim - batch)
         alone = i if jax.typeof(x).sharding.mesh.size > 1 else None
         groups[norm, x.shape[-2:], x.dtype, alone].append((i, path, x))
     return [_stacked(norm, members) for (norm, *_), members in groups.items()]
