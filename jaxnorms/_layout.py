@@ -1,6 +1,5 @@
 """How matrices that are on an automatic mesh lie on its devices, where an algorithm or a derivative needs to say so."""
 
-import itertools
 from typing import Any
 
 import jax
@@ -80,8 +79,6 @@ mlir.register_lowering(_spread_p, mlir.lower_fun(_constrained, multiple_results=
 _like_p = Primitive("like")
 _like_p.def_impl(lambda a, g: jax.device_put(g, a.sharding))
 _like_p.def_abstract_eval(lambda a, g: g)
-# Over all programs: one by itself does not say which numbers it has given. So its text is another each time.
-_groups = itertools.count()
 
 
 def _jvp(primals: Any, tangents: Any) -> Any:
@@ -95,9 +92,9 @@ def _batch(arguments: Any, axes: Any) -> Any:
     return like(jnp.broadcast_to(a, shape), jnp.broadcast_to(g, shape)), 0
 
 
-def _lowered(_: Any, a: Any, g: Any) -> Any:
+def _lowered(context: Any, a: Any, g: Any) -> Any:
     if getattr(jax.config, "jax_use_shardy_partitioner", True):
-        group = next(_groups)
+        group = context.module_context.new_channel()  # numbers of their own within a program
         for x in (a, g):
             sdy.sharding_group(x, group)
     return [g]

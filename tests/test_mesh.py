@@ -175,6 +175,19 @@ def test_matrices_of_one_shape_that_lie_differently():
             assert there.sharding.is_equivalent_to(w.sharding, 2)
 
 
+def test_the_text_of_a_program_is_always_the_same():
+    """It is the key of compiled programs that are kept, and several processes of one program have to agree on it."""
+    x, y = (spread(gaussian((16, 16), REAL), AxisType.Auto, spec) for spec in (P("x"), P(None, "y")))
+
+    def text():
+        return jax.jit(jax.grad(lambda a, b: jn.nuclear_norm(a) + jn.nuclear_norm(b))).lower(x, y).as_text()
+
+    first, others = text(), jax.jit(jax.grad(jn.frobenius_norm)).lower(x).as_text()
+    assert "sharding_group" in first
+    assert "sharding_group" in others
+    assert text() == first
+
+
 def test_spectral_functions():
     a = prescribed(2.0 ** -np.arange(150), (200, 150), REAL)
     x = spread(a, AxisType.Auto, P("x"))
