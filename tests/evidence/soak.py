@@ -7,10 +7,11 @@ grow, and no number may be NaN. Weights begin at zero, where most norms have a k
 
 import argparse
 import collections
+import contextlib
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,17 +110,31 @@ def resident() -> float:
     return int(fields["VmRSS"].split()[0]) / 1024
 
 
-def run(steps: int, report: Callable[[int, int], None] = lambda done, steps: None) -> Soak:
-    compiled = collections.Counter()
+@contextlib.contextmanager
+def counted() -> Iterator[collections.Counter[str]]:
+    """How often each event of JAX has a duration, as of now."""
+    found = collections.Counter()
 
     def count(event: str, _duration: float, **_: Any) -> None:
-        compiled[event] += 1
+        found[event] += 1
 
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+
+
+def run(steps: int, report: Callable[[int, int], None] = lambda done, steps: None) -> Soak:
+    with counted() as compiled:
+        return _run(steps, report, compiled)
+
+
+def _run(steps: int, report: Callable[[int, int], None], compiled: collections.Counter[str]) -> Soak:
     def measure() -> tuple[int, int, float]:
         gc.collect()
         return compiled[COMPILED], len(jax.live_arrays()), resident()
 
-    jax.monitoring.register_event_duration_secs_listener(count)
     rng = np.random.default_rng(0)
     data = [tuple(rng.standard_normal((32, n)).astype(np.float32) for n in (12, 4)) for _ in range(8)]
     every = list(PENALTIES.values())

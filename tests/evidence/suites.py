@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -121,10 +122,12 @@ def properties() -> None:
     """The examples that Hypothesis ran, of every property in every mode."""
     least = os.environ.get("JAXNORMS_EXAMPLES", "1250")
     arguments = ["tests/test_properties.py", "--hypothesis-show-statistics"]
-    found = {
-        mode: examples(checked(run(arguments, number, JAXNORMS_EXAMPLES=least), f"properties, {mode}").text)
-        for mode, number in MODES.items()
-    }
+
+    def count(mode: str) -> dict[str, int]:
+        return examples(checked(run(arguments, MODES[mode], JAXNORMS_EXAMPLES=least), f"properties, {mode}").text)
+
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(MODES, pool.map(count, MODES), strict=True))
     names = sorted(set().union(*found.values()))
     rows = [[f"`{name}`", *(each.get(name, 0) for each in found.values())] for name in names]
     total = ["in all", *(sum(each.values()) for each in found.values())]

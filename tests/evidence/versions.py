@@ -2,8 +2,9 @@
 
 An interpreter is looked for on the PATH, and among those of pyenv; a version without one is listed as skipped. The
 full suite, or the quick one (``pytest -m quick``), runs in an environment of its own under ``.venv-versions``, in both
-modes of precision; warnings of deprecation are errors there as everywhere. The section of the page is written by runs
-without options. A test that fails ends the run with status 1, after the other versions.
+modes of precision; warnings of deprecation are errors there as everywhere. The rows of a version in the page are
+written as soon as it is done, if nothing failed and without ``--quick``. A test that fails ends the run with status 1,
+after the other versions.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from page import ROOT, table, write
+from page import ROOT, rows_of, table, write
 from suites import MODES, run
 
 
@@ -26,6 +27,7 @@ class Version(NamedTuple):
     quick: bool
 
 
+HEADER = ["version", "Python", "JAX", "suite", "mode", "passed", "expected to differ", "skipped", "failed", "commit"]
 VERSIONS = [
     Version("current", "3.11", ("jax>=0.10,<0.11", "jaxlib>=0.10,<0.11"), quick=False),
     Version("newest", "3.13", ("jax", "jaxlib"), quick=False),
@@ -72,19 +74,17 @@ def tested(version: Version, quick: bool) -> tuple[list[list[object]], bool]:
     suite = "quick" if quick else "full"
     python = environment(version)
     if not python:
-        return [
-            [f"Python {version.python}", version.packages[0], suite, "skipped: no such interpreter", *[""] * 4]
-        ], True
-    what = "import platform, jax; print(f'Python {platform.python_version()}', f'JAX {jax.__version__}', sep=',')"
+        return [[version.name, version.python, "", suite, "skipped: no such interpreter", *[""] * 4]], True
+    what = "import platform, jax; print(platform.python_version(), jax.__version__, sep=',')"
     running = subprocess.run([python, "-c", what], capture_output=True, text=True, check=True).stdout.strip().split(",")
     rows, good = [], True
     for mode, number in MODES.items():
-        print(f"{', '.join(running)}, {mode}: the {suite} suite runs ...", flush=True)
+        print(f"Python {running[0]}, JAX {running[1]}, {mode}: the {suite} suite runs ...", flush=True)
         start = time.perf_counter()
         report = run(["-n", "2", *(["-m", "quick and not slow"] if quick else [])], number, python=str(python))
         counts = [report.count(kind) for kind in ("passed", "differs", "skipped", "failed")]
         counts[2] += report.count("left out")
-        rows.append([*running, suite, mode, *counts])
+        rows.append([version.name, *running, suite, mode, *counts])
         print(f"{counts[0]} passed, {counts[3]} failed, {(time.perf_counter() - start) / 60:.0f} min", flush=True)
         good = good and report.good
     return rows, good
@@ -96,14 +96,25 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the quick suite on all of them")
     args = parser.parse_args()
     chosen = [version for version in VERSIONS if args.only in (None, version.name)]
-    results = [tested(version, args.quick or version.quick) for version in chosen]
-    rows, good = [row for rows, _ in results for row in rows], all(good for _, good in results)
-    header = ["Python", "JAX", "suite", "mode", "passed", "expected to differ", "skipped", "failed"]
-    text = table(header, rows)
-    if args.only or args.quick:
-        print(text)
-        sys.exit(not good)
-    write("versions", text, good)
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    passed = True
+    for version in chosen:
+        rows, good = tested(version, args.quick or version.quick)
+        rows = [[*row, commit] for row in rows]
+        passed = passed and good
+        if good and not args.quick:
+            keep_rows(version.name, rows)
+        else:
+            print(table(HEADER, rows), flush=True)
+    sys.exit(not passed)
+
+
+def keep_rows(name: str, rows: list[list[object]]) -> None:
+    """These rows of a version in the page, and those of the other versions as they are."""
+    before = rows_of("versions")
+    each = [rows if v.name == name else [row for row in before if row[0] == v.name] for v in VERSIONS]
+    write("versions", table(HEADER, [row for of_one in each for row in of_one]))
 
 
 if __name__ == "__main__":
