@@ -2,9 +2,9 @@
 
 Shapes from 0 to 12 on a side, batches, every type; singular values with ties and zeros; sizes from 1e-23 to 1e35 in
 32 bits and from 1e-284 to 1e304 in 64; every norm and its parameters; random compositions of ``jit``, ``vmap``,
-``map``, ``scan``, ``checkpoint`` and the ways to a gradient. Each property with 125 examples in each mode, the same in
-every run; with JAXNORMS_EXAMPLES set, so many, and others each time. What once failed stands as a named test in the
-file of its subject.
+``map``, ``scan``, ``checkpoint`` and the ways to a gradient; axes, methods, traced orders, integers and booleans. Each
+property with 125 examples in each mode, the same in every run; with JAXNORMS_EXAMPLES set, so many, and others each
+time; a fifth of them of what compiles longer. What once failed stands as a named test in the file of its subject.
 """
 
 import functools
@@ -204,6 +204,38 @@ def closest(a):
     return np.min(gaps[gaps > tie])
 
 
+FEWER = hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # of what compiles longer
+AXES = st.lists(st.integers(-3, 2), min_size=2, max_size=2, unique_by=lambda axis: axis % 3).map(tuple)
+METHODS = st.sampled_from(["auto", "svd"])
+
+
+@FEWER
+@hypothesis.given(CASES, AXES, st.booleans(), METHODS)
+def test_forms(case, axis, keepdims, method):
+    """The value does not depend on where the matrix axes are, on the method, on whether the order is traced, and not on
+    the type of whole numbers."""
+    a, norm = case
+    allowed, expected = tolerance(a.dtype, size=12), np.asarray(norm(a), np.float64)
+    how = {"method": method} if isinstance(norm.lift, SpectralLift) else {}
+    moved = np.moveaxis(a, (1, 2), axis)
+    value = norm(moved, axis=axis, keepdims=keepdims, **how)
+    assert value.shape == (
+        tuple(1 if i in {k % 3 for k in axis} else n for i, n in enumerate(moved.shape)) if keepdims else a.shape[:1]
+    )
+    np.testing.assert_allclose(np.asarray(value, np.float64).ravel(), expected, rtol=allowed, atol=0)
+    traced = {jn.Schatten: jn.schatten_norm, jn.Entrywise: jn.entrywise_norm}.get(type(norm))
+    if traced:
+        value = jax.jit(traced)(a, jnp.asarray(norm.p, jnp.finfo(a.dtype).dtype))
+        np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol=allowed, atol=0)
+    size = np.max(np.abs(a), axis=(1, 2), keepdims=True, initial=0)
+    whole = np.rint(np.where(size > 0, 9 * (a / np.where(size > 0, size, 1)).real.astype(np.float64), 0))
+    for kind in (np.int32, np.bool_):
+        x = jnp.asarray(whole.astype(kind))
+        value, floating = norm(x), jnp.sqrt(x).dtype
+        assert value.dtype == floating
+        np.testing.assert_array_equal(value, norm(x.astype(floating)))
+
+
 @SETTINGS
 @hypothesis.given(CASES, ways())
 def test_transformations(case, way):
@@ -224,7 +256,7 @@ def test_transformations(case, way):
     np.testing.assert_allclose(slope, pairs, rtol=0, atol=allowed * a[0].size * max(size, 1))
 
 
-@hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # which compile longer
+@FEWER
 @hypothesis.given(CASES, st.integers(0, 2**20))
 def test_second_derivatives(case, seed):
     """A number at kinks too, symmetric, and 0 along the matrix: the gradient does not depend on its size."""
