@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
+from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import sdy
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -37,21 +38,21 @@ def on_grid(g: Array) -> Array:
 def tied(a: Array) -> Array:
     """``a``, whose derivatives lie as it does.
 
-    Where a matrix comes in, outside of what JAX traces once for all matrices of its shape: these lie differently. On an
-    explicit mesh that is so by itself.
+    On an explicit mesh that is so by itself.
     """
     return like(a, a) if on_mesh(a) else a
 
 
 def like(a: Array, g: Array) -> Array:
-    """``g``, of the shape of ``a``, spread over the devices as ``a`` is; linear in ``g``."""
+    """``g``, of the shape of ``a``, spread over the devices as ``a`` is; linear in ``g``. Where ``a`` is NaN, ``g`` has
+    to be."""
     sharding = jax.typeof(a).sharding
     if AxisType.Explicit in sharding.mesh.axis_types:
         return jax.sharding.reshard(g, sharding)
     return _like_p.bind(a, g) if on_mesh(a) else g
 
 
-# A constraint that a batch does without.
+# A sharding constraint that a batch does without: there it would say that the batch itself is not spread.
 
 _spread_p = Primitive("spread")
 
@@ -69,16 +70,21 @@ def _constrained(a: Array, mesh: AbstractMesh, spec: PartitionSpec) -> Array:
 
 _spread_p.def_abstract_eval(lambda a, **_: a)
 ad.deflinear2(_spread_p, lambda cotangent, _, **where: [_spread_p.bind(cotangent, **where)])
-batching.primitive_batchers[_spread_p] = lambda a, axes, **_: (*a, *axes)
+batching.primitive_batchers[_spread_p] = lambda arguments, axes, **_: (arguments[0], axes[0])
 mlir.register_lowering(_spread_p, mlir.lower_fun(_constrained, multiple_results=False))
 
 
-# How ``a`` lies on an automatic mesh, the partitioner alone knows: it is asked to lay both alike. What it can take from
-# the operands of an operation is not enough, since a product that made ``g`` may have had a say before.
+# How ``a`` lies on an automatic mesh, the partitioner alone knows. It lays the result of an operation on each entry as
+# its operands lie: as ``a`` alone, if it may not look at ``g``, in which a product or a constraint has had its say.
 
 _like_p = Primitive("like")
 _like_p.def_impl(lambda a, g: jax.device_put(g, a.sharding))
 _like_p.def_abstract_eval(lambda a, g: g)
+
+
+def _entry_by_entry(a: Array, g: Array) -> Array:
+    """``g``; NaN where ``a`` is, so that no compiler finds that ``a`` is not needed."""
+    return jnp.where(a == a, _unseen_p.bind(g), jnp.nan)
 
 
 def _jvp(primals: Any, tangents: Any) -> Any:
@@ -92,15 +98,21 @@ def _batch(arguments: Any, axes: Any) -> Any:
     return like(jnp.broadcast_to(a, shape), jnp.broadcast_to(g, shape)), 0
 
 
-def _lowered(context: Any, a: Any, g: Any) -> Any:
-    if getattr(jax.config, "jax_use_shardy_partitioner", True):
-        group = context.module_context.new_channel()  # numbers of their own within a program
-        for x in (a, g):
-            sdy.sharding_group(x, group)
-    return [g]
-
-
 ad.primitive_jvps[_like_p] = _jvp
 ad.primitive_transposes[_like_p] = lambda cotangent, a, _: (None, like(a, cotangent))
 batching.primitive_batchers[_like_p] = _batch
-mlir.register_lowering(_like_p, _lowered, cacheable=False)
+mlir.register_lowering(_like_p, mlir.lower_fun(_entry_by_entry, multiple_results=False))
+
+
+_unseen_p = Primitive("unseen")
+_unseen_p.def_abstract_eval(lambda g: g)
+
+
+def _barrier(_: Any, g: Any) -> Any:
+    if not getattr(jax.config, "jax_use_shardy_partitioner", True):
+        return [g]
+    backward = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), sdy.PropagationDirection.BACKWARD.value)
+    return [sdy.PropagationBarrierOp(g, backward).result]
+
+
+mlir.register_lowering(_unseen_p, _barrier)
