@@ -75,7 +75,8 @@ mlir.register_lowering(_spread_p, mlir.lower_fun(_constrained, multiple_results=
 
 
 # How ``a`` lies on an automatic mesh, the partitioner alone knows. It lays the result of an operation on each entry as
-# its operands lie: as ``a`` alone, if it may not look at ``g``, in which a product or a constraint has had its say.
+# its operands lie: as ``a`` alone, if it may not look back at ``g``, in which a product or a constraint has had its say,
+# nor ahead at what is made of the result.
 
 _like_p = Primitive("like")
 _like_p.def_impl(lambda a, g: jax.device_put(g, a.sharding))
@@ -84,7 +85,8 @@ _like_p.def_abstract_eval(lambda a, g: g)
 
 def _entry_by_entry(a: Array, g: Array) -> Array:
     """``g``; NaN where ``a`` is, so that no compiler finds that ``a`` is not needed."""
-    return jnp.where(a == a, _unseen_p.bind(g), jnp.nan)
+    seen = jnp.where(a == a, _barrier_p.bind(g, open_to="BACKWARD"), jnp.nan)
+    return _barrier_p.bind(seen, open_to="FORWARD")
 
 
 def _jvp(primals: Any, tangents: Any) -> Any:
@@ -104,15 +106,15 @@ batching.primitive_batchers[_like_p] = _batch
 mlir.register_lowering(_like_p, mlir.lower_fun(_entry_by_entry, multiple_results=False))
 
 
-_unseen_p = Primitive("unseen")
-_unseen_p.def_abstract_eval(lambda g: g)
+_barrier_p = Primitive("propagation_barrier")
+_barrier_p.def_abstract_eval(lambda g, **_: g)
 
 
-def _barrier(_: Any, g: Any) -> Any:
+def _barrier(_: Any, g: Any, open_to: str) -> Any:
     if not getattr(jax.config, "jax_use_shardy_partitioner", True):
         return [g]
-    backward = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), sdy.PropagationDirection.BACKWARD.value)
-    return [sdy.PropagationBarrierOp(g, backward).result]
+    direction = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), sdy.PropagationDirection[open_to].value)
+    return [sdy.PropagationBarrierOp(g, direction).result]
 
 
-mlir.register_lowering(_unseen_p, _barrier)
+mlir.register_lowering(_barrier_p, _barrier)
