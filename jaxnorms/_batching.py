@@ -19,17 +19,16 @@ def over_batch(
     x: Array,
     *shared: Any,
     along: tuple[Array, ...] = (),
-    matrices: bool = False,
     **static: Hashable,
 ) -> Any:
     """``f(matrix, *numbers, *shared, **static)`` for each matrix of ``x``, computed in its working precision, with
-    its entries of the arrays ``along``, which have the shape of the batch; ``matrices``: the results are like ``x``."""
-    out = _batched(f, tuple(static.items()), matrices, tied(x), along, shared)
+    its entries of the arrays ``along``, which have the shape of the batch."""
+    out = _batched(f, tuple(static.items()), tied(x), along, shared)
     return jax.tree.map(lambda y: like(x, y) if y.shape == x.shape else y, out)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, along: tuple, shared: tuple) -> Any:
+@partial(jax.jit, static_argnums=(0, 1))
+def _batched(f: Callable[..., Any], static: tuple, x: Array, along: tuple, shared: tuple) -> Any:
     def one(a: Array, along: tuple, shared: tuple) -> Any:
         return f(a, *along, *shared, **dict(static))
 
@@ -48,7 +47,7 @@ def _batched(f: Callable[..., Any], static: tuple, matrices: bool, x: Array, alo
         return jax.tree.map(lambda y: jnp.zeros((*batch, *y.shape), y.dtype), shapes)
     for _ in batch:
         one = jax.vmap(one, in_axes=(0, 0, None))
-    return partitioned(run, x, 0 if matrices else 2, along, shared)
+    return partitioned(run, x, 2, along, shared)
 
 
 def single_or_batch(single: Callable[[Array], Any], batch: Callable[[Array], Any]) -> Callable[[Array], Any]:

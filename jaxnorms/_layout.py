@@ -15,14 +15,19 @@ from jaxnorms._mesh import on_mesh
 
 
 def by_rows(a: Array) -> Array:
-    """``a`` with its longer side spread over all devices: an all-to-all at most.
+    """``a`` with its longer side spread over all devices, or as many as divide it: an all-to-all at most.
 
     The product ``a^H a`` is then one of local rows, and a sum. With columns spread the compiler would gather
-    all of ``a``. In a batch it is the batch that is taken to be spread: there this does nothing.
+    all of ``a``; and so it does for parts of unequal size. In a batch it is the batch that is taken to be spread: there
+    this does nothing.
     """
     if not on_mesh(a):
         return a
-    names = jax.typeof(a).sharding.mesh.axis_names
+    mesh, size, names = jax.typeof(a).sharding.mesh, max(a.shape), ()
+    for name, count in mesh.shape.items():
+        if size % count == 0:
+            size, names = size // count, (*names, name)
+    names = names or mesh.axis_names
     return _spread(a, (names, None) if a.shape[0] >= a.shape[1] else (None, names))
 
 
@@ -32,7 +37,8 @@ def on_grid(g: Array) -> Array:
     if not on_mesh(g):
         return g
     first, *others = jax.typeof(g).sharding.mesh.axis_names
-    return _spread(g, (first, tuple(others) or None))
+    grid = first, tuple(others) or None
+    return _spread(g, grid if g.shape[0] >= g.shape[1] else grid[::-1])
 
 
 def tied(a: Array) -> Array:
@@ -75,8 +81,8 @@ mlir.register_lowering(_spread_p, mlir.lower_fun(_constrained, multiple_results=
 
 
 # How ``a`` lies on an automatic mesh, the partitioner alone knows. It lays the result of an operation on each entry as
-# its operands lie: as ``a`` alone, if it may not look back at ``g``, in which a product or a constraint has had its say,
-# nor ahead at what is made of the result.
+# its operands lie: as ``a`` alone, if it may not look back at ``g``, in which a product or a constraint has had its
+# say, nor ahead at what is made of the result.
 
 _like_p = Primitive("like")
 _like_p.def_impl(lambda a, g: jax.device_put(g, a.sharding))

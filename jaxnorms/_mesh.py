@@ -6,6 +6,7 @@ takes those of its own part of a batch. Inside ``shard_map`` an array is a local
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,12 +21,24 @@ def on_mesh(a: Array) -> bool:
 
 
 def partitioned(f: Callable[..., Any], x: Array, dims: int, *rest: Any) -> Any:
-    """``f(x, *rest)``, whose results keep the leading axes of ``x``, all but ``dims`` of them.
+    """``f(x, *rest)``, whose results lie as ``x`` if they have its shape, or that of its matrices transposed; the
+    others keep its leading axes, all but ``dims`` of them.
 
     An explicit mesh asks for the sharding of every intermediate result; here the compiler chooses them.
     """
     sharding = jax.typeof(x).sharding
-    return _automatic(f, sharding.mesh, PartitionSpec(*sharding.spec[: x.ndim - dims]))(x, *rest)
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return f(x, *rest)
+    spec = (*sharding.spec, *[None] * (x.ndim - len(sharding.spec)))
+
+    def lies(y: jax.ShapeDtypeStruct) -> PartitionSpec:
+        for order in (range(x.ndim), (*range(x.ndim - 2), -1, -2)):
+            if y.shape == tuple(x.shape[i] for i in order):
+                return PartitionSpec(*(spec[i] for i in order))
+        return PartitionSpec(*spec[: x.ndim - dims])
+
+    shapes = jax.eval_shape(f, *jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (x, *rest)))
+    return _automatic(f, sharding.mesh, jax.tree.map(lies, shapes))(x, *rest)
 
 
 def replicated(f: Callable[..., Any], *args: Any) -> Any:
@@ -37,7 +50,7 @@ def replicated(f: Callable[..., Any], *args: Any) -> Any:
     return f(*args)
 
 
-def _automatic(f: Callable[..., Any], mesh: AbstractMesh, out: PartitionSpec) -> Callable[..., Any]:
+def _automatic(f: Callable[..., Any], mesh: AbstractMesh, out: Any) -> Callable[..., Any]:
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     names = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
-    return jax.sharding.auto_axes(f, axes=names, out_sharding=NamedSharding(mesh, out)) if names else f
+    return jax.sharding.auto_axes(f, axes=names, out_sharding=jax.tree.map(partial(NamedSharding, mesh), out))

@@ -55,7 +55,7 @@ def cofactor(a: ArrayLike) -> Array:
     Array([[ 4., -3.],
            [-2.,  1.]], dtype=float32)
     """
-    return over_batch(_rules.cofactor, _checks.square(a, "cofactor"), matrices=True)
+    return over_batch(_rules.cofactor, _checks.square(a, "cofactor"))
 
 
 def adjugate(a: ArrayLike) -> Array:
@@ -66,7 +66,7 @@ def adjugate(a: ArrayLike) -> Array:
     Array([[ 4., -2.],
            [-3.,  1.]], dtype=float32)
     """
-    return over_batch(_adjugate, _checks.square(a, "adjugate"), matrices=True)
+    return over_batch(_adjugate, _checks.square(a, "adjugate"))
 
 
 def _adjugate(a: Array) -> Array:

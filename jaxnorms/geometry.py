@@ -85,7 +85,7 @@ def subgradient(a: ArrayLike, ord: Any, **how: Unpack[How]) -> Array:
     """
     refuse_unknown(how, "subgradient", How)
     norm, x = _checked(a, ord, "subgradient")
-    return over_batch(_subgradient, x, matrices=True, lift=norm.lift.using(request(how)))
+    return over_batch(_subgradient, x, lift=norm.lift.using(request(how)))
 
 
 def _subgradient(a: Array, lift: Any) -> Array:
@@ -161,9 +161,7 @@ def _of_image(
     if rank is not None and x.size:
         rank = _checks.count(rank, "rank", min(x.shape[-2:]))
     how = request({"method": method}, rank)
-    return over_batch(
-        _image, x, along=(_checks.number(number, called, x),), matrices=True, lift=norm.lift, name=name, how=how
-    )
+    return over_batch(_image, x, along=(_checks.number(number, called, x),), lift=norm.lift, name=name, how=how)
 
 
 def _image(a: Array, number: Array, lift: Any, name: str, how: Request) -> Array:
@@ -201,9 +199,7 @@ def lmo(a: ArrayLike, radius: ArrayLike = 1.0, ord: Any = "spectral", **how: Unp
     """
     refuse_unknown(how, "lmo", How)
     norm, x = _checked(a, ord, "lmo")
-    return over_batch(
-        _lmo, x, along=(_checks.number(radius, "radius", x),), matrices=True, lift=norm.lift.dual().using(request(how))
-    )
+    return over_batch(_lmo, x, along=(_checks.number(radius, "radius", x),), lift=norm.lift.dual().using(request(how)))
 
 
 def _lmo(a: Array, radius: Array, lift: Any) -> Array:

@@ -107,7 +107,7 @@ def spectral_function(
     """
     x, kind = _matrix(a, "spectral_function", hermitian)
     function, numbers = _function(f, df, x, params)
-    return over_batch(_image, x, *numbers, matrices=True, kind=kind, function=function)
+    return over_batch(_image, x, *numbers, kind=kind, function=function)
 
 
 def _image(a: Array, *params: Array, kind: Kind, function: Function) -> Array:
@@ -208,7 +208,7 @@ def matrix_sqrt(a: ArrayLike) -> Array:
     """
     x = _checks.square(a, "matrix_sqrt")
     root = _Root(tie_tolerance(_checks.working_dtype(x.dtype), *x.shape[-2:]))
-    return over_batch(_image, x, matrices=True, kind=HERMITIAN, function=root)
+    return over_batch(_image, x, kind=HERMITIAN, function=root)
 
 
 def matrix_log(a: ArrayLike) -> Array:
@@ -222,7 +222,7 @@ def matrix_log(a: ArrayLike) -> Array:
     Array([[0., 0.],
            [0., 0.]], dtype=float32)
     """
-    return over_batch(_image, _checks.square(a, "matrix_log"), matrices=True, kind=HERMITIAN, function=_Logarithm())
+    return over_batch(_image, _checks.square(a, "matrix_log"), kind=HERMITIAN, function=_Logarithm())
 
 
 def matrix_exp(a: ArrayLike) -> Array:
@@ -238,7 +238,7 @@ def matrix_exp(a: ArrayLike) -> Array:
            [0., 1.]], dtype=float32)
     """
     f = Plain(jnp.exp, jnp.exp)
-    return over_batch(_image, _checks.square(a, "matrix_exp"), matrices=True, kind=HERMITIAN, function=f)
+    return over_batch(_image, _checks.square(a, "matrix_exp"), kind=HERMITIAN, function=f)
 
 
 def regularized_inverse(a: ArrayLike, lam: ArrayLike, *, hermitian: bool = False) -> Array:

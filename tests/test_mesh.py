@@ -126,19 +126,24 @@ def test_second_derivatives(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_prox_and_projection(kind):
-    """Results lie as their input does, and take what the norm of all singular values takes."""
-    a = gaussian((256, 160), REAL)
+def test_maps_of_matrices(kind):
+    """Results lie as their input does, and take what the norm of all singular values takes. Rows can be shared by 4
+    devices and not by all 8."""
+    a = prescribed(np.linspace(3, 1, 200), (300, 200), REAL)
     x = spread(a, kind, P("x", "y"))
 
     def run(a):
-        return jn.prox(a, 5.0, "nuc"), jn.project(a, 3.0, "spectral"), jn.lmo(a, 1.0, "spectral")
+        projected = jn.prox(a, 5.0, "nuc"), jn.project(a, 3.0, "spectral"), jn.lmo(a, 1.0, "spectral")
+        return *projected, jn.polar(a)[0], jn.best_approximation(a, 3).matrix, jax.grad(jn.nuclear_norm)(a), jn.pinv(a)
 
     program = jax.jit(run).lower(x).compile()
-    assert moved(program) <= 160 * 160
-    for there, here in zip(program(x), jax.jit(run)(a), strict=True):
+    assert moved(program) <= 200 * 200
+    *found, inverse = zip(program(x), jax.jit(run)(a), strict=True)
+    for there, here in found:
         np.testing.assert_allclose(np.asarray(there), here, atol=1e-4)
         assert there.sharding.is_equivalent_to(x.sharding, 2)
+    np.testing.assert_allclose(*map(np.asarray, inverse), atol=1e-4)
+    assert kind == AxisType.Auto or inverse[0].sharding.spec == P("y", "x")
 
 
 @pytest.mark.parametrize("kind", KINDS)

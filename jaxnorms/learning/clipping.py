@@ -94,7 +94,7 @@ def clip_by_norm(
         x, most = stack.matrices, stack.each(max_norm, "max_norm", "clip_by_norm")
         if by == "projection":
             return project(x, most, stack.norm)
-        return over_batch(_scaled, x, along=(most,), matrices=True, norm=stack.norm)
+        return over_batch(_scaled, x, along=(most,), norm=stack.norm)
 
     return replaced(tree, [(stack, one(stack)) for stack in stacks(tree, ord, where, batch_axes, "clip_by_norm")])
 
