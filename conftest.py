@@ -29,6 +29,7 @@ ONCE = (
     "operators",
     "perturbation",
     "phonons",
+    "processes",
     "projection_oracles",
     "scipy_suite",
     "shard_map",

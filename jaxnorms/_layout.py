@@ -46,7 +46,18 @@ def tied(a: Array) -> Array:
 
     On an explicit mesh that is so by itself.
     """
-    return like(a, a) if on_mesh(a) else a
+    return _tied(a) if on_mesh(a) else a
+
+
+@jax.custom_jvp
+def _tied(a: Array) -> Array:
+    return a
+
+
+@_tied.defjvp
+def _(primals, tangents):
+    (a,), (da,) = primals, tangents
+    return _tied(a), like(a, da)
 
 
 def like(a: Array, g: Array) -> Array:

@@ -35,6 +35,7 @@ SETTINGS = hypothesis.settings(
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
+FEWER = hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # of what compiles longer
 TYPES = [np.dtype(np.float32), np.dtype(np.complex64), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 TYPES += [np.dtype(np.float64), np.dtype(np.complex128)] if REAL.itemsize == 8 else []
 ORDERS = st.sampled_from([1.0, 1.5, 2.0, 3.0, 4.0, inf])
@@ -148,6 +149,27 @@ def test_subgradients(case):
         assert np.all(np.asarray(jn.dual_norm(g, norm), np.float64) <= 1 + tol)
 
 
+@FEWER
+@hypothesis.given(CASES, st.integers(0, 2**20))
+def test_subgradients_turn(case, seed):
+    """With the matrix, as the one of least norm does: by unitary factors, or by permutations and phases."""
+    a, norm = case
+    spectral, rng, (m, n) = isinstance(norm.lift, SpectralLift), np.random.default_rng(seed), a.shape[1:]
+    hypothesis.assume(a.size and not (spectral and jnp.finfo(a.dtype).bits < 32))  # which rounds ties away
+    if spectral:
+        q, p = (unitary(rng, k, k, a.dtype) for k in (m, n))
+        allowed = tolerance(a.dtype, factor=100) / closest(a)
+    else:
+        q, p = (rng.choice([-1, 1], k) * np.eye(k)[rng.permutation(k)] for k in (m, n))
+        allowed = tolerance(a.dtype, size=12)
+
+    def turn(x):
+        return q @ x.astype(np.complex128 if np.iscomplexobj(x) else np.float64) @ p
+
+    g, found = (np.asarray(jn.subgradient(x, norm), np.complex128) for x in (a, turn(a).astype(a.dtype)))
+    np.testing.assert_allclose(found, turn(g), rtol=0, atol=allowed * np.max(np.abs(g)))
+
+
 def by_vjp(f):
     return lambda x: jax.vjp(f, x)[1](jnp.ones((), jnp.finfo(x.dtype).dtype))[0]
 
@@ -204,7 +226,6 @@ def closest(a):
     return np.min(gaps[gaps > tie])
 
 
-FEWER = hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # of what compiles longer
 AXES = st.lists(st.integers(-3, 2), min_size=2, max_size=2, unique_by=lambda axis: axis % 3).map(tuple)
 METHODS = st.sampled_from(["auto", "svd"])
 
@@ -259,7 +280,8 @@ def test_transformations(case, way):
 @FEWER
 @hypothesis.given(CASES, st.integers(0, 2**20))
 def test_second_derivatives(case, seed):
-    """A number at kinks too, symmetric, and 0 along the matrix: the gradient does not depend on its size."""
+    """A number at kinks too, symmetric, and 0 along the matrix: the gradient does not depend on its size. In double
+    precision the central difference, to the difference between two of these."""
     a, norm = case
     hypothesis.assume(a.size and jnp.finfo(a.dtype).bits > 16)
     size = np.max(np.abs(a), axis=(1, 2), keepdims=True)
@@ -277,6 +299,14 @@ def test_second_derivatives(case, seed):
     scale = np.where(size > 0, size, 1)
     there, back = (np.sum((g * (d / scale)).real, axis=(1, 2)) for g, d in ((by_e, f), (by_f, e)))
     assert np.all(np.abs(there - back) <= allowed * max(a.shape[1:]))
+    hypothesis.assume(jnp.finfo(a.dtype).bits == 64 and np.all(largest < 100))  # next to a kink no step is short
+    h, noise = 1e-4, tolerance(a.dtype) / (closest(a) if isinstance(norm.lift, SpectralLift) else 1)
+    steps = np.array([2, 1, -1, -2])[:, None, None, None] * h
+    shifted = (a / scale + steps * (e / scale)).astype(a.dtype)
+    g = np.asarray(jn.subgradient(shifted, norm), np.complex128).conj()
+    far, near = (g[0] - g[3]) / (4 * h), (g[1] - g[2]) / (2 * h)
+    error = np.max(np.abs(by_e - near), axis=(1, 2))
+    assert np.all(error <= 5 * np.max(np.abs(far - near), axis=(1, 2)) + (noise / h + 1e-6) * np.maximum(largest, 1))
 
 
 @SETTINGS

@@ -212,6 +212,27 @@ FAULTS = [
         "        more = jnp.zeros_like(_unfinished(theta, residuals, n, k, tol, until))",
         ("krylov", "methods"),
     ),
+    Fault(
+        "gradients on a mesh lie as the compiler likes",
+        "_layout.py",
+        "    return _tied(a) if on_mesh(a) else a",
+        "    return a",
+        ("mesh",),
+    ),
+    Fault(
+        "a gradient sees how what it is made of lies",
+        "_layout.py",
+        '_barrier_p.bind(g, open_to="BACKWARD")',
+        "g",
+        ("mesh",),
+    ),
+    Fault(
+        "rows are not spread over the devices",
+        "_layout.py",
+        "    return _spread(a, (names, None) if a.shape[0] >= a.shape[1] else (None, names))",
+        "    return a",
+        ("mesh",),
+    ),
 ]
 
 

@@ -131,7 +131,7 @@ def properties() -> None:
     names = sorted(set().union(*found.values()))
     rows = [[f"`{name}`", *(each.get(name, 0) for each in found.values())] for name in names]
     total = ["in all", *(sum(each.values()) for each in found.values())]
-    good = bool(rows) and all(count >= int(least) // 5 for row in rows for count in row[1:])
+    good = all(count >= int(least) // 5 for row in rows for count in row[1:]) and sum(total[1:]) >= 8 * int(least)
     write("properties", table(["property", *(f"examples, {mode}" for mode in MODES)], [*rows, total]), good)
 
 
@@ -148,7 +148,8 @@ def devices() -> None:
     counts = collections.Counter(_devices(case) for case in report.cases if case.outcome == "passed")
     counts.pop(None, None)
     rows = sorted(counts.items())
-    good = {label[0] for label in counts} >= set("1248")
+    good = set(counts) >= {f"{n} devices, {kind} mesh" for n in (1, 2, 4, 8) for kind in ("automatic", "explicit")}
+    good = good and set(counts) >= {f"{n} processes, as one" for n in (2, 4)}
     write("devices", table(["devices", "tests passed"], rows), good)
 
 

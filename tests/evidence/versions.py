@@ -3,8 +3,8 @@
 An interpreter is looked for on the PATH, and among those of pyenv; a version without one is listed as skipped. The
 full suite, or the quick one (``pytest -m quick``), runs in an environment of its own under ``.venv-versions``, in both
 modes of precision; warnings of deprecation are errors there as everywhere. The rows of a version in the page are
-written as soon as it is done, if nothing failed and without ``--quick``. A test that fails ends the run with status 1,
-after the other versions.
+written as soon as it is done, if nothing failed or was changed meanwhile and without ``--quick``. A test that fails
+ends the run with status 1, after the other versions.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from page import ROOT, rows_of, table, write
+from page import PAGE, ROOT, rows_of, table, write
 from suites import MODES, run
 
 
@@ -96,11 +96,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the quick suite on all of them")
     args = parser.parse_args()
     chosen = [version for version in VERSIONS if args.only in (None, version.name)]
-    describe = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     passed = True
     for version in chosen:
+        commit = tree()
         rows, good = tested(version, args.quick or version.quick)
+        if tree() != commit:
+            sys.exit(f"{version.name}: files were changed while they were tested")
         rows = [[*row, commit] for row in rows]
         passed = passed and good
         if good and not args.quick:
@@ -110,9 +111,24 @@ def main() -> None:
     sys.exit(not passed)
 
 
+def tree() -> str:
+    """The commit, with a mark if files other than the page differ from it."""
+    commit, changed = (
+        subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        for command in (
+            ["rev-parse", "--short", "HEAD"],
+            ["status", "--porcelain", "--", ".", f":!{PAGE.relative_to(ROOT)}"],
+        )
+    )
+    return f"{commit} and changes" if changed else commit
+
+
 def keep_rows(name: str, rows: list[list[object]]) -> None:
-    """These rows of a version in the page, and those of the other versions as they are."""
+    """These rows of a version in the page, and those of the other versions as they are; a version that is skipped here
+    keeps the rows that it has."""
     before = rows_of("versions")
+    if any(str(cell).startswith("skipped") for row in rows for cell in row) and any(row[0] == name for row in before):
+        return
     each = [rows if v.name == name else [row for row in before if row[0] == v.name] for v in VERSIONS]
     write("versions", table(HEADER, [row for of_one in each for row in of_one]))
 

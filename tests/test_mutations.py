@@ -1,0 +1,9 @@
+"""The deliberate faults of ``evidence/mutations.py`` still fit the package."""
+
+import mutations
+import pytest
+
+
+@pytest.mark.parametrize("fault", mutations.FAULTS, ids=lambda fault: fault.what)
+def test_the_text_of_a_fault_stands_once(fault):
+    assert (mutations.ROOT / "jaxnorms" / fault.file).read_text().count(fault.old) == 1
