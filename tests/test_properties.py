@@ -298,7 +298,8 @@ def test_second_derivatives(case, seed):
     scale = np.where(size > 0, size, 1)
     there, back = (np.sum((g * (d / scale)).real, axis=(1, 2)) for g, d in ((by_e, f), (by_f, e)))
     assert np.all(np.abs(there - back) <= allowed * max(a.shape[1:]))
-    hypothesis.assume(jnp.finfo(a.dtype).bits == 64 and np.all(largest < 100))  # next to a kink no step is short
+    if jnp.finfo(a.dtype).bits < 64 or np.any(largest >= 100):  # next to a kink no step is short
+        return
     h, noise = 1e-4, tolerance(a.dtype) / (closest(a) if isinstance(norm.lift, SpectralLift) else 1)
     steps = np.array([2, 1, -1, -2])[:, None, None, None] * h
     shifted = (a / scale + steps * (e / scale)).astype(a.dtype)
