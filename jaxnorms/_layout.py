@@ -42,22 +42,11 @@ def on_grid(g: Array) -> Array:
 
 
 def tied(a: Array) -> Array:
-    """``a``, whose derivatives lie as it does.
+    """``a``, whose derivatives lie as it does, and which does not lie as what is made of it.
 
     On an explicit mesh that is so by itself.
     """
-    return _tied(a) if on_mesh(a) else a
-
-
-@jax.custom_jvp
-def _tied(a: Array) -> Array:
-    return a
-
-
-@_tied.defjvp
-def _(primals, tangents):
-    (a,), (da,) = primals, tangents
-    return _tied(a), like(a, da)
+    return like(a, a) if on_mesh(a) else a
 
 
 def like(a: Array, g: Array) -> Array:
