@@ -32,10 +32,11 @@ def partitioned(f: Callable[..., Any], x: Array, dims: int, *rest: Any) -> Any:
     spec = (*sharding.spec, *[None] * (x.ndim - len(sharding.spec)))
 
     def lies(y: jax.ShapeDtypeStruct) -> PartitionSpec:
-        for order in (range(x.ndim), (*range(x.ndim - 2), -1, -2)):
-            if y.shape == tuple(x.shape[i] for i in order):
-                return PartitionSpec(*(spec[i] for i in order))
-        return PartitionSpec(*spec[: x.ndim - dims])
+        batch = x.ndim - dims
+        for turn in (1, -1):  # of the axes that are no batch
+            if y.shape == x.shape[:batch] + x.shape[batch:][::turn]:
+                return PartitionSpec(*spec[:batch], *spec[batch:][::turn])
+        return PartitionSpec(*spec[:batch])
 
     shapes = jax.eval_shape(f, *jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (x, *rest)))
     return _automatic(f, sharding.mesh, jax.tree.map(lies, shapes))(x, *rest)

@@ -114,6 +114,17 @@ def test_gradients_outside_jit_lie_as_the_matrix(kind):
         assert g.sharding.is_equivalent_to(x.sharding, 2)
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_vectors_and_diagonals(kind):
+    d, mesh = gaussian((2, 16), REAL), mesh_of(kind)
+    for a, spec, axis in ((d[0], P("x"), None), (d, P(None, "x"), -1)):
+        x = jax.device_put(jnp.asarray(a), NamedSharding(mesh, spec))
+        value = jax.jit(lambda x, axis=axis: jn.vector_norm(x, axis=axis))(x)
+        np.testing.assert_allclose(value, np.linalg.norm(a, axis=axis), rtol=tolerance(REAL))
+        largest = jax.jit(lambda x: jn.spectral_norm(x, diagonal=True))(x)
+        np.testing.assert_allclose(largest, np.max(np.abs(a), axis=-1), rtol=tolerance(REAL))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_second_derivatives(kind):
     a, e = gaussian((2, 192, 136), REAL)
