@@ -12,7 +12,8 @@ REAL = np.dtype(jnp.result_type(float))
 COMPLEX = np.dtype(jnp.result_type(complex))
 DTYPES = [REAL, COMPLEX]
 
-needs_double = pytest.mark.skipif(REAL.itemsize < 8, reason="finite differences need double precision")
+NEEDS_DOUBLE = "needs double precision: JAX_ENABLE_X64=1"
+needs_double = pytest.mark.skipif(REAL.itemsize < 8, reason=NEEDS_DOUBLE)  # differences do, and what peers test
 
 # One square, small enough for Jacobi in a batch, tall and wide; a vector each way; the closed form; one where
 # few triplets are kept.

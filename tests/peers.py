@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 X64 = jnp.result_type(float).itemsize == 8
-NEEDS_DOUBLE = "needs double precision: JAX_ENABLE_X64=1"
-needs_double_precision = pytest.mark.skipif(not X64, reason=NEEDS_DOUBLE)
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 

@@ -12,8 +12,9 @@ JAX has only with ``JAX_ENABLE_X64=1``. Without it only ``TestNormSingle`` runs.
 
 import numpy as np
 import pytest
+from matrices import needs_double
 from peer_differences import NUMPY
-from peers import as_numpy, mark, needs_double_precision, stale
+from peers import as_numpy, mark, stale
 
 import jaxnorms as jn
 
@@ -29,7 +30,7 @@ def our_norms(request, monkeypatch):
     mark(request, NUMPY)
 
 
-@needs_double_precision
+@needs_double
 class TestNormDouble(numpy_tests.TestNormDouble):
     pass
 
@@ -38,27 +39,27 @@ class TestNormSingle(numpy_tests.TestNormSingle):
     pass
 
 
-@needs_double_precision
+@needs_double
 class TestNormInt64(numpy_tests.TestNormInt64):
     pass
 
 
-@needs_double_precision
+@needs_double
 class TestNorm_NonSystematic(numpy_tests.TestNorm_NonSystematic):
     pass
 
 
-@needs_double_precision
+@needs_double
 class TestCond(numpy_tests.TestCond):
     pass
 
 
-@needs_double_precision
+@needs_double
 class TestDet(numpy_tests.TestDet):
     pass
 
 
-@needs_double_precision
+@needs_double
 @pytest.mark.parametrize(
     "name", [name for name in dir(numpy_tests) if name.startswith(("test_matrix_norm", "test_vector_norm"))]
 )
@@ -69,7 +70,7 @@ def test_function(name):
 class TestBehindDifferences:
     """Our own: the parts of NumPy's tests that lie behind their first difference, and the table of differences."""
 
-    @needs_double_precision
+    @needs_double
     def test_vector_return_type_without_longdouble(self, monkeypatch):
         monkeypatch.setitem(np.typecodes, "AllFloat", "efdFD")
         numpy_tests.TestNormDouble().test_vector_return_type()
@@ -78,7 +79,7 @@ class TestBehindDifferences:
         monkeypatch.setattr(numpy_tests, "AxisError", ValueError)
         numpy_tests.TestNormSingle().test_bad_args()
 
-    @pytest.mark.parametrize("dtype", [np.complex64, pytest.param(np.complex128, marks=needs_double_precision)])
+    @pytest.mark.parametrize("dtype", [np.complex64, pytest.param(np.complex128, marks=needs_double)])
     def test_complex_high_ord_without_longdouble(self, dtype):
         value = np.linalg.norm(np.array([6 + 7j, -6 + 7j], dtype), ord=3)
         np.testing.assert_allclose(value, 11.615898132184, rtol=2 * np.finfo(dtype).eps + 1e-13)

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrices import NEEDS_DOUBLE
 from peer_differences import SCIPY
-from peers import NEEDS_DOUBLE, X64, as_numpy, mark, stale
+from peers import X64, as_numpy, mark, stale
 
 import jaxnorms as jn
 

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import gaussian, tolerance
+from matrices import NEEDS_DOUBLE, gaussian, tolerance
 from peer_differences import TORCH, Difference, Sample
-from peers import NEEDS_DOUBLE, X64
+from peers import X64
 
 import jaxnorms as jn
 
