@@ -65,7 +65,7 @@ def _leading(op: LinearOperator, k: int, tol: float | None, key: Array | None, u
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LeadingValues:
-    """A gauge of the ``count`` leading singular values: ``Re<G, dA> = sum_i g_i Re u_i^H (dA) v_i``."""
+    """A gauge of the ``count`` leading singular values: ``Re<G, B> = sum_i g_i Re u_i^H B v_i``."""
 
     gauge: Gauge
     count: int
@@ -81,8 +81,8 @@ class LeadingValues:
         w = jnp.where(found.ok, found.u * g[None, :], jnp.nan)
         return found.values(self.gauge.value(found.s)), (w.T, found.vh.conj())
 
-    def pair(self, op: LinearOperator, factors: tuple[Array, Array], dop: LinearOperator) -> Array:
-        return jnp.sum(_rules.slopes(op, dop, *factors))
+    def pair(self, op: LinearOperator, factors: tuple[Array, Array], other: LinearOperator) -> Array:
+        return jnp.sum(_rules.bilinear(other, *factors))
 
 
 @jax.tree_util.register_dataclass
@@ -90,7 +90,7 @@ class LeadingValues:
 class Frobenius:
     """``(sum_j |A e_j|^2)^(1/2)``, or ``(sum_i |A^H e_i|^2)^(1/2)`` where these are fewer, or its square.
 
-    Re<G, dA> is ``sum_j Re (A e_j)^H (dA) e_j``, or ``sum_i Re e_i^H (dA) (A^H e_i)``, over the norm, and twice
+    Re<G, B> is ``sum_j Re (A e_j)^H B e_j``, or ``sum_i Re e_i^H B (A^H e_i)``, over the norm, and twice
     that for the square. With ``samples``, vectors of random signs over ``samples^(1/2)`` for the unit vectors.
     """
 
@@ -107,14 +107,14 @@ class Frobenius:
         value = by.restored(size)
         return jnp.square(value) if self.squared else value, size
 
-    def pair(self, op: LinearOperator, factors: Array, dop: LinearOperator) -> Array:
+    def pair(self, op: LinearOperator, factors: Array, other: LinearOperator) -> Array:
         by, size = scaled(op), factors
         weight = scale(jnp.full_like(size, 2), by.e) if self.squared else 1 / jnp.where(size > 0, size, 1)
         weight = jnp.where(by.ok & jnp.isfinite(size), weight, jnp.nan).astype(op.dtype)
 
         def term(x: Array, wide: bool) -> Array:
             u, v = (x, weight * by.adjoint(x)) if wide else (weight * by.forward(x), x)
-            return jnp.sum(_rules.slopes(op, dop, u, v))
+            return jnp.sum(_rules.bilinear(other, u, v))
 
         return self._sum(op, term)
 

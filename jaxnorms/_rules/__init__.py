@@ -9,7 +9,7 @@ from jaxnorms._rules.ends import constant, inner, without_derivative
 from jaxnorms._rules.maps import carry, envelope
 from jaxnorms._rules.normalization import divide, estimate
 from jaxnorms._rules.norms import Lift, evaluate, subgradient
-from jaxnorms._rules.operators import ProductLift, evaluate_by_products, leading_by_products, slopes
+from jaxnorms._rules.operators import ProductLift, bilinear, evaluate_by_products, leading_by_products
 from jaxnorms._rules.spectral_functions import spectral_image
 from jaxnorms._rules.triplets import Search, every_triplet, leading, spectrum
 
@@ -17,6 +17,7 @@ __all__ = [
     "Lift",
     "ProductLift",
     "Search",
+    "bilinear",
     "carry",
     "charpoly",
     "cofactor",
@@ -32,7 +33,6 @@ __all__ = [
     "inner",
     "leading",
     "leading_by_products",
-    "slopes",
     "spectral_image",
     "spectrum",
     "subgradient",

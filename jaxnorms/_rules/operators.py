@@ -1,9 +1,11 @@
 """Operators known by their products alone, ``A(params) x = op.matvec(op.params, x)``.
 
-There is no dense G: a lift offers, in its place, ``pair(op, factors, dop)`` = Re<G, dA> from products with dA, and that
-is differentiated no further. So its factors need no rule of their own.
+There is no dense G: a lift offers, in its place, ``pair(op, factors, other)`` = Re<G, B> from products with another
+operator B. Its derivative in the parameters of B, at those of A, is that of the norm, and is differentiated no further.
+So its factors need no rule of their own.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,7 +27,7 @@ class ProductLift(Protocol):
 
     def value(self, op: Any) -> Array: ...
     def factors(self, op: Any) -> tuple[Array, Any]: ...
-    def pair(self, op: Any, factors: Any, dop: Any) -> Array: ...
+    def pair(self, op: Any, factors: Any, other: Any) -> Array: ...
 
 
 @jax.custom_jvp
@@ -39,17 +41,20 @@ def _(primals, tangents):
     (lift, op), (_, dop) = primals, tangents
     op = only_derivative(op)
     value, factors = lift.factors(op)
-    return value, jax.checkpoint(lambda op, factors: lift.pair(op, factors, dop), prevent_cse=False)(op, factors)
+    return value, _slope(lift.pair, op, factors, dop)
 
 
-def slopes(op: Any, dop: Any, u: Array, v: Array) -> Array:
-    """``Re u_i^H (dA) v_i`` for rows ``u_i`` and ``v_i``; (dA) v is the derivative of A v in the parameters."""
+def bilinear(op: Any, u: Array, v: Array) -> Array:
+    """``Re u_i^H A v_i`` for rows ``u_i`` and ``v_i``."""
+    products = jax.vmap(partial(op.matvec, op.params))(v)
+    return jnp.sum((u.conj() * products).real, axis=1)
 
-    def products(params: Any) -> Array:
-        return jax.vmap(partial(op.matvec, params))(v)
 
-    _, derivative = jax.jvp(products, (op.params,), (dop.params,))
-    return jnp.sum((u.conj() * derivative).real, axis=1)
+def _slope(pair: Callable[[Any, Any, Any], Array], op: Any, factors: Any, dop: Any) -> Array:
+    def along(op: Any, factors: Any) -> Array:
+        return jax.jvp(partial(pair, op, factors), (op,), (dop,))[1]
+
+    return jax.checkpoint(along, prevent_cse=False)(op, factors)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -63,5 +68,5 @@ def _(search, primals, tangents):
     (op, key), (dop, _) = primals, tangents
     op = only_derivative(op)
     u, s, vh = search(op, key)
-    each = jax.checkpoint(lambda op, u, vh: slopes(op, dop, u.T, vh.conj()), prevent_cse=False)(op, u, vh)
+    each = _slope(lambda _, pairs, other: bilinear(other, *pairs), op, (u.T, vh.conj()), dop)
     return (u, s, vh), (jnp.zeros_like(u), average(each, *blocks(op, s)), jnp.zeros_like(vh))
