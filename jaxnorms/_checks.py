@@ -45,14 +45,14 @@ def _as_array(x: ArrayLike, name: str, accepted: str) -> Array:
         raise TypeError(f"{name} must be {accepted}, got {type(x).__name__}") from error
 
 
-def floating_dtype(dtype: Any, name: str) -> Any:
-    """A real floating type."""
+def dtype_of_kind(dtype: Any, name: str, kind: Any, allowed: str) -> Any:
+    """A type, of those that the default precision has, of a kind such as ``jnp.floating``."""
     try:
-        found = jnp.dtype(dtype)
-    except TypeError:
+        found = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+    except (TypeError, ValueError):
         found = None
-    if found is None or not jnp.issubdtype(found, jnp.floating):
-        raise TypeError(f"{name} must be a real floating type, got {found or repr(dtype)}")
+    if found is None or not jnp.issubdtype(found, kind):
+        raise TypeError(f"{name} must be {allowed}, got {found or repr(dtype)}")
     return found
 
 
@@ -125,11 +125,7 @@ def diagonal(x: ArrayLike, axis: Any, function: str) -> Array:
 
 def axes(axis: Any, ndim: int, count: int | None, function: str) -> tuple[int, ...]:
     """Nonnegative, distinct axes; ``count`` of them where given."""
-    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-    try:
-        given = tuple(operator.index(i) for i in given)
-    except TypeError as error:
-        raise TypeError(f"{function}: axis must be an integer or a tuple of integers, got {axis!r}") from error
+    given = integers(axis, f"{function}: axis", "an integer or a tuple of integers")
     if count is not None and len(given) != count:
         raise ValueError(f"{function}: axis must name {count} axes, got {axis!r}")
     for i in given:
@@ -139,6 +135,13 @@ def axes(axis: Any, ndim: int, count: int | None, function: str) -> tuple[int, .
     if len(set(positive)) != len(positive):
         raise ValueError(f"{function}: axis must name distinct axes, got {axis!r} for an array with {ndim} axes")
     return positive
+
+
+def flag(value: Any, name: str) -> bool:
+    """A static truth value, which a number is not."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def order(p: Any, name: str, minimum: float = 1.0) -> float:
@@ -174,6 +177,24 @@ def integer(value: Any, name: str, kind: str = "integer") -> int:
         return operator.index(value)
     except TypeError as error:
         raise TypeError(f"{name} must be an {kind}, got {value!r}") from error
+
+
+def integers(value: Any, name: str, allowed: str) -> tuple[int, ...]:
+    """Static integers, of one or a sequence."""
+    try:
+        return tuple(operator.index(i) for i in (value if isinstance(value, Sequence) else (value,)))
+    except TypeError as error:
+        raise TypeError(f"{name} must be {allowed}, got {value!r}") from error
+
+
+def sides(shape: Any, name: str) -> tuple[int, int]:
+    """The static shape of a matrix that is not empty."""
+    found = integers(shape, name, allowed := "a pair of positive integers (m, n)")
+    if len(found) != 2:
+        raise TypeError(f"{name} must be {allowed}, got {shape!r}")
+    if min(found) < 1:
+        raise ValueError(f"{name} must be {allowed}, got {shape!r}")
+    return found
 
 
 def count(k: Any, name: str, largest: int | None = None) -> int:

@@ -1,7 +1,6 @@
 """Comparison of norms and of matrices: equivalence constants, majorisation, dominance in every norm."""
 
-import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -49,7 +48,7 @@ def equivalence_constant(ord: Norm | str, other: Norm | str, shape: tuple[int, i
     >>> jn.equivalence_constant(jn.Induced(1, 1), "spectral", (4, 9))
     2.0
     """
-    m, n = _sides(shape)
+    m, n = _checks.sides(shape, "shape")
     norms = as_norm(ord, "ord"), as_norm(other, "other")
     for norm in norms:
         norm.check(m, n)
@@ -70,16 +69,6 @@ def equivalence_constant(ord: Norm | str, other: Norm | str, shape: tuple[int, i
             f"for {m} x {n} matrices"
         )
     return float(constant)
-
-
-def _sides(shape: Any) -> tuple[int, int]:
-    try:
-        m, n = (operator.index(side) for side in shape)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"shape must be a pair of integers (m, n), got {shape!r}") from error
-    if min(m, n) < 1:
-        raise ValueError(f"shape must be a pair of positive integers, got {shape!r}")
-    return m, n
 
 
 # Orders enter by their reciprocals: 0 for inf, and 1 - a for the conjugate.
@@ -237,7 +226,7 @@ def majorizes(x: ArrayLike, y: ArrayLike, weak: bool = False) -> Array:
     if x.ndim < 1 or y.ndim < 1 or x.shape[-1] != y.shape[-1]:
         raise ValueError(f"majorizes: x and y must have shape (..., n) with one n, got shapes {x.shape} and {y.shape}")
     x, y = (v.astype(_checks.working_dtype(v.dtype)) for v in (x, y))
-    return _majorizes(x, y, weak, 0.0, "majorizes")
+    return _majorizes(x, y, _checks.flag(weak, "weak"), 0.0, "majorizes")
 
 
 def _majorizes(x: Array, y: Array, weak: bool, error: float, function: str) -> Array:

@@ -74,8 +74,7 @@ def condest(
     21.000 True True
     """
     order = _order(p)
-    if not isinstance(certified, bool):
-        raise TypeError(f"certified must be True or False, got {certified!r}")
+    certified = _checks.flag(certified, "certified")
     if isinstance(a, LinearOperator):
         if certified:
             raise ValueError("condest: certified must be False for a LinearOperator, which has no entries, got True")

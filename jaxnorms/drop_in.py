@@ -52,7 +52,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: Any = None, keepdims: bool = False
     Array([3., 3.], dtype=float32)
     """
     refuse_unknown(how, "norm", How)
-    array = _checks.as_inexact(x, "x")
+    array, keepdims = _checks.as_inexact(x, "x"), _checks.flag(keepdims, "keepdims")
     if isinstance(ord, Norm):
         axis = (-2, -1) if axis is None else axis
         return matrix_norm_of(ord, array, "norm", {"axis": axis, "keepdims": keepdims, **how})
@@ -82,7 +82,7 @@ def vector_norm(x: ArrayLike, /, *, ord: float | None = 2, axis: Any = None, kee
     >>> jn.vector_norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]), axis=-1)
     Array([5., 0.], dtype=float32)
     """
-    array = _checks.as_inexact(x, "x")
+    array, keepdims = _checks.as_inexact(x, "x"), _checks.flag(keepdims, "keepdims")
     axes = _checks.axes(tuple(range(array.ndim)) if axis is None else axis, array.ndim, None, "vector_norm")
     return apply(EntrywiseLift(_vector_gauge(2 if ord is None else ord, array, axes)), array, axes, keepdims)
 

@@ -42,10 +42,12 @@ def explain(shape: tuple[int, ...], dtype: DTypeLike, ord: Any, **how: Unpack[Ho
     'one SVD, about 4.8e+09 multiplications'
     """
     refuse_unknown(how, "explain", How)
-    if len(shape) < 2:
+    sides = _checks.integers(shape, "explain: shape", "a tuple of integers (..., m, n)")
+    if len(sides) < 2 or min(sides) < 0:
         raise ValueError(f"explain: shape must be (..., m, n), got {shape!r}")
-    m, n = shape[-2:]
-    norm, dtype = as_norm(ord), _checks.working_dtype(jnp.dtype(dtype))
+    m, n = sides[-2:]
+    dtype = _checks.dtype_of_kind(dtype, "explain: dtype", jnp.inexact, "a floating or complex type")
+    norm, dtype = as_norm(ord), _checks.working_dtype(dtype)
     norm.check(m, n)
     lift = norm.lift.using(request(how))
     if not isinstance(lift, SpectralLift):

@@ -242,8 +242,7 @@ def induced_norm(
     >>> print(f"{jn.induced_norm(jnp.eye(4), jnp.inf, 2, estimate=True):.3f}")
     2.000
     """
-    if not isinstance(estimate, bool):
-        raise TypeError(f"estimate must be True or False, got {estimate!r}")
+    estimate = _checks.flag(estimate, "estimate")
     norm = Induced(p, p if q is None else q)
     try:
         _ = norm.lift
@@ -295,6 +294,7 @@ def unitarily_invariant_norm(
     """
     function = "unitarily_invariant_norm"
     refuse_unknown(options, function)
+    check = _checks.flag(check, "check")
     if isinstance(a, LinearOperator) and callable(gauge):
         gauge = Symmetric(gauge)  # of which operators have no norm
     elif isinstance(gauge, Gauge) or callable(gauge):
@@ -308,12 +308,12 @@ def unitarily_invariant_norm(
 
 def _singular_values_of(a: ArrayLike, function: str, options: Options) -> tuple[int, Any]:
     """How many there are of each matrix, and their type while they are computed."""
-    axis = options.get("axis", (-2, -1))
+    how, axis = request(options), options.get("axis", (-2, -1))
     if options.get("diagonal", False):
         x = _checks.diagonal(a, axis, function)
         n = x.shape[-1]
     else:
         x = _checks.matrix(a, function)
-        sides = zip(_checks.axes(axis, x.ndim, 2, function), request(options).axis_name, strict=True)
+        sides = zip(_checks.axes(axis, x.ndim, 2, function), how.axis_name, strict=True)
         n = min(x.shape[i] * count(names) for i, names in sides)
     return n, jnp.finfo(_checks.working_dtype(x.dtype)).dtype

@@ -4,7 +4,6 @@ Several vectors are the *rows* of an array. A product is scaled by an exact powe
 with fixed vectors gives, so that neither it nor its square leaves the range of the type.
 """
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -86,17 +85,9 @@ class LinearOperator:
                 hash(function)
             except TypeError as error:
                 raise TypeError(f"LinearOperator: {name} must be {allowed}, got {function!r}") from error
-        try:
-            shape = tuple(operator.index(i) for i in self.shape)
-        except TypeError as error:
-            raise TypeError(f"LinearOperator: shape must be a pair of integers (m, n), got {self.shape!r}") from error
-        if len(shape) != 2 or min(shape) < 1:
-            raise ValueError(f"LinearOperator: shape must be (m, n) with m, n >= 1, got {self.shape!r}")
-        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(f"LinearOperator: dtype must be a floating or complex type, got {dtype}")
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "dtype", dtype)
+        name, allowed = "LinearOperator: dtype", "a floating or complex type"
+        object.__setattr__(self, "shape", _checks.sides(self.shape, "LinearOperator: shape"))
+        object.__setattr__(self, "dtype", _checks.dtype_of_kind(self.dtype, name, jnp.inexact, allowed))
 
 
 # Products.

@@ -4,6 +4,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
@@ -92,9 +93,10 @@ def request(options: Options | How, rank: int | None = None) -> Request:
         raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
     compute_dtype = options.get("compute_dtype")
     if compute_dtype is not None:
-        compute_dtype = _checks.floating_dtype(compute_dtype, "compute_dtype")
-    axis_name = options.get("axis_name")
-    if axis_name is not None and options.get("diagonal", False):
+        compute_dtype = _checks.dtype_of_kind(compute_dtype, "compute_dtype", jnp.floating, "a real floating type")
+    axis_name, diagonal = options.get("axis_name"), _checks.flag(options.get("diagonal", False), "diagonal")
+    _checks.flag(options.get("keepdims", False), "keepdims")
+    if axis_name is not None and diagonal:
         raise ValueError(f"axis_name must be None with diagonal=True, got {axis_name!r}")
     return Request(method, tol, compute_dtype, rank, _mesh_axes(axis_name))
 

@@ -115,9 +115,9 @@ def _image(a: Array, *params: Array, kind: Kind, function: Function) -> Array:
 
 
 def _matrix(a: ArrayLike, function: str, hermitian: bool) -> tuple[Array, Kind]:
-    if not isinstance(hermitian, bool):
-        raise TypeError(f"{function}: hermitian must be True or False, got {hermitian!r}")
-    return (_checks.square(a, function), HERMITIAN) if hermitian else (_checks.matrix(a, function), SINGULAR)
+    if _checks.flag(hermitian, "hermitian"):
+        return _checks.square(a, function), HERMITIAN
+    return _checks.matrix(a, function), SINGULAR
 
 
 def _function(f: Any, df: Any, x: Array, params: tuple[ArrayLike, ...]) -> tuple[Plain, tuple[Array, ...]]:

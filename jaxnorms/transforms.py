@@ -120,6 +120,7 @@ def scale_by_lmo(
            [-0.8,  0.6]], dtype=float32), Array([0.6, 0.8], dtype=float32))
     """
     check(ord, where, batch_axes, "scale_by_lmo")
+    nesterov = _checks.flag(nesterov, "nesterov")
     if isinstance(momentum, int | float) and not 0 <= momentum < 1:
         raise ValueError(f"scale_by_lmo: momentum must be at least 0 and below 1, got {momentum!r}")
     by_products = compute_dtype is not None or tol is not None

@@ -7,6 +7,7 @@ the tests that refuse for it.
 
 import inspect
 import re
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 import jaxnorms as jn
+from jaxnorms import transforms
+from jaxnorms.options import Options
 
 A = np.array([[2.0, 0.5, 0.0], [0.0, 1.0, 0.25], [0.125, 0.0, 3.0]], np.float32)
 S = A @ A.T  # positive definite
@@ -175,6 +178,57 @@ def test_parameters_of_the_wrong_kind_are_refused(case):
     function, message = PARAMETERS[case]
     with pytest.raises(TypeError, match=message):
         function()
+
+
+def flags(function):
+    """The keywords of a function that are truth values."""
+    signature = inspect.signature(function).parameters.values()
+    shared = {"keepdims", "diagonal"} if any(Options in get_args(p.annotation) for p in signature) else set()
+    return shared | {p.name for p in signature if isinstance(p.default, bool)}
+
+
+# Functions that have one, where CALLS has no call.
+OTHERS = {
+    "audit": lambda **rest: jn.audit({"w": A}, **rest),
+    "majorizes": lambda **rest: jn.majorizes(V, V, **rest),
+    "scale_by_lmo": lambda **rest: transforms.scale_by_lmo("fro", **rest),
+    "vector_norm": lambda **rest: jn.vector_norm(V, **rest),
+}
+FLAGS = {
+    name: found
+    for name in (*jn.__all__, *transforms.__all__)
+    if not inspect.isclass(function := getattr(jn, name, None) or getattr(transforms, name))
+    and (found := flags(function))
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_numbers_and_words_are_no_truth_values(name):
+    arrays, rest = CALLS.get(name, ([], {}))
+    function = OTHERS.get(name, lambda **flags: call(name, dict.fromkeys(arrays, A), {**rest, **flags}))
+    for flag in FLAGS[name]:
+        for bad in (1, 0.0, None, "no", np.array([True, False])):
+            with pytest.raises(TypeError, match=f"\\b{flag} must be True or False, got "):
+                function(**{flag: bad})
+
+
+SHAPES = {"none": None, "number": 3, "word": "33", "reals": (3.0, 3.0), "short": (3,), "negative": (3, -1)}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_shapes_and_types_without_arrays(case):
+    """Those that say so beforehand refuse what is none."""
+    with pytest.raises((TypeError, ValueError), match="shape must be "):
+        jn.explain(SHAPES[case], "float32", "nuc")
+    with pytest.raises((TypeError, ValueError), match="shape must be a pair of positive integers"):
+        jn.equivalence_constant("nuc", "fro", SHAPES[case])
+    with pytest.raises((TypeError, ValueError), match="shape must be a pair of positive integers"):
+        jn.LinearOperator((), lambda params, x: x, None, SHAPES[case], jnp.float32)
+    for bad in ("float33", None, 3, "int32", KEY.dtype):
+        with pytest.raises(TypeError, match="dtype must be a floating or complex type, got "):
+            jn.explain((3, 3), bad, "nuc")
+        with pytest.raises(TypeError, match="dtype must be a floating or complex type, got "):
+            jn.LinearOperator((), lambda params, x: x, None, (3, 3), bad)
 
 
 def test_keys_of_both_kinds_are_taken():

@@ -164,7 +164,7 @@ def test_what_is_not_proved_raises(case):
 
 def test_kinds_of_arguments():
     for shape in (3, (3,), (2, 3, 4), (2.0, 3)):
-        with pytest.raises(TypeError, match="shape must be a pair of integers"):
+        with pytest.raises(TypeError, match="shape must be a pair of positive integers"):
             equivalence_constant("fro", "nuc", shape)
     with pytest.raises(TypeError, match=r"other must be .* did you mean Entrywise\(1\)"):
         equivalence_constant("fro", 1, (2, 2))

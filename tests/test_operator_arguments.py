@@ -28,8 +28,8 @@ class Unhashable:
         ((W, None, None, (5, 3), REAL), TypeError, "matvec must be a hashable function, got None"),
         ((W, matvec, 3, (5, 3), REAL), TypeError, "rmatvec must be None or a hashable function, got 3"),
         ((W, Unhashable(), None, (5, 3), REAL), TypeError, "matvec must be a hashable function, got Unhashable"),
-        ((W, matvec, None, 5, REAL), TypeError, "shape must be a pair of integers"),
-        ((W, matvec, None, (5, 0), REAL), ValueError, r"m, n >= 1, got \(5, 0\)"),
+        ((W, matvec, None, 5, REAL), TypeError, "shape must be a pair of positive integers"),
+        ((W, matvec, None, (5, 0), REAL), ValueError, r"positive integers \(m, n\), got \(5, 0\)"),
         ((W, matvec, None, (5, 3), int), TypeError, "dtype must be a floating or complex type, got int"),
     ],
 )

@@ -1,11 +1,10 @@
 """The audit of a checkpoint: norms, ranks and condition of each tensor, and a bound of their composition."""
 
-import dataclasses
 import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, TextIO
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxnorms import _checks
 from jaxnorms.checkpoints import Tensor, digest, printable
 from jaxnorms.learning.audit_plot import png, replace_file
 from jaxnorms.learning.blocked_spectrum import Reduced, reduced
@@ -154,7 +154,7 @@ class Audit:
 
         Strictly JSON: NaN is null, as is a rank that there is none of; infinities are strings, ``"inf"``, ``"-inf"``.
         """
-        kept = [f.name for f in dataclasses.fields(AuditRow) if f.name != "singular_values"]
+        kept = [f.name for f in fields(AuditRow) if f.name != "singular_values"]
         found = {
             "energy": self.energy,
             "parameters": self.parameters,
@@ -212,7 +212,7 @@ def audit(
     >>> found.lipschitz_bound, found.left_out
     (3.0, 1)
     """
-    layout_of = by_path(dimension_numbers, "dimension_numbers", "audit")
+    layout_of, progress = by_path(dimension_numbers, "dimension_numbers", "audit"), _checks.flag(progress, "progress")
     found = []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         if isinstance(leaf, Tracer):
@@ -295,7 +295,7 @@ def _row(tensor: Tensor, order: tuple[int, ...], energy: float, first: dict[Any,
     dtype, entries = a.dtype.name, digest(a)
     key = (dtype, tensor.shape, order, entries)
     if entries is not None and key in first:
-        return dataclasses.replace(first[key], name=tensor.name, tied_to=first[key].name)
+        return replace(first[key], name=tensor.name, tied_to=first[key].name)
     a = a.transpose(order)
     kernel, shape = a.ndim > 2, (math.prod(a.shape[:-1]), a.shape[-1])
     parts = reduced(a.reshape(shape))

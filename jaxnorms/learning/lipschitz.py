@@ -43,6 +43,7 @@ def stable_rank(
     1.5000
     """
     refuse_unknown(how, "stable_rank", How)
+    keepdims = _checks.flag(keepdims, "keepdims")
     if isinstance(a, LinearOperator):
         if axis != (-2, -1) or keepdims:
             raise ValueError("stable_rank: axis and keepdims must be their defaults for a LinearOperator")
