@@ -1,10 +1,11 @@
 """The contract as properties of random matrices, norms and transformations (Hypothesis).
 
-Shapes from 0 to 12 on a side, batches, every type; singular values with ties and zeros; sizes from 1e-23 to 1e35 in
-32 bits and from 1e-284 to 1e304 in 64; every norm and its parameters; random compositions of ``jit``, ``vmap``,
-``map``, ``scan``, ``checkpoint`` and the ways to a gradient; axes, methods, traced orders, integers and booleans. Each
-property with 125 examples in each mode, the same in every run; with JAXNORMS_EXAMPLES set, so many, and others each
-time; a fifth of them of what compiles longer. What once failed stands as a named test in the file of its subject.
+Shapes from 0 to 12 on a side, batches, every type; singular values with ties and zeros, and graded ones; sizes from
+1e-23 to 1e35 in 32 bits and from 1e-284 to 1e304 in 64; every norm and its parameters; random compositions of ``jit``,
+``vmap``, ``map``, ``scan``, ``checkpoint`` and the ways to a gradient, forward and reverse; axes, methods, traced
+orders, integers and booleans. Each property with 125 examples in each mode, the same in every run; with
+JAXNORMS_EXAMPLES set, so many, and others each time; a fifth of them of what compiles longer. What once failed stands
+as a named test in the file of its subject.
 """
 
 import functools
@@ -37,7 +38,7 @@ SETTINGS = hypothesis.settings(
 FEWER = hypothesis.settings(SETTINGS, max_examples=EXAMPLES // 5)  # of what compiles longer
 TYPES = [np.dtype(np.float32), np.dtype(np.complex64), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 TYPES += [np.dtype(np.float64), np.dtype(np.complex128)] if REAL.itemsize == 8 else []
-ORDERS = st.sampled_from([1.0, 1.5, 2.0, 3.0, 4.0, inf])
+ORDERS = st.sampled_from([1.0, 1.5, 2.0, 3.0, 4.0, inf]) | st.floats(1, 20).map(lambda p: round(p, 2))
 
 
 GAUGES = [largest_plus_sum, scaled_frobenius]
@@ -66,6 +67,7 @@ def matrices(draw):
     dtype, seed, least = draw(st.sampled_from(TYPES)), draw(st.integers(0, 2**20)), min(m, n)
     values = st.sampled_from([0.0, 1.0, 1.0, 2.0, 3.0]) | st.floats(0.125, 4.0) | st.sampled_from([1e-3, 1e-6])
     s = np.array(draw(st.lists(values, min_size=least, max_size=least)))
+    s *= draw(st.sampled_from([1.0, 1.0, 1.0, 0.5, 0.1, 0.01])) ** np.arange(least)
     info, rng = jnp.finfo(dtype), np.random.default_rng(seed)
     # The largest entry and a sum of all are normal numbers; of float16 there are too few, and its conversion is exact.
     least_power, most_power = min(info.minexp + info.nmant + 24, -6), info.maxexp - 11
@@ -113,9 +115,10 @@ CASES = st.shared(matrices(), key="matrices").flatmap(lambda a: st.tuples(st.jus
 @SETTINGS
 @hypothesis.given(CASES)
 def test_values(case):
-    """The definition, the type, and multiples by powers of two bit for bit."""
+    """The definition, the type, and multiples by powers of two bit for bit; the same once more."""
     a, norm = case
     value = norm(a)
+    np.testing.assert_array_equal(norm(a), value)
     assert value.shape == a.shape[:1]
     assert value.dtype == jnp.finfo(a.dtype).dtype
     found = np.asarray(value, np.float64)
@@ -181,6 +184,18 @@ def by_linearization(f):
     return gradient
 
 
+def by_directions(f):
+    """Forward: the slope along every entry, and along i times it."""
+
+    def gradient(x):
+        basis = jnp.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
+        along = jax.vmap(lambda e: jax.jvp(f, (x,), (e,))[1])
+        g = jax.lax.complex(along(basis), -along(1j * basis)) if jnp.iscomplexobj(x) else along(basis)
+        return g.reshape(x.shape)
+
+    return gradient
+
+
 def in_turn(f):
     return lambda a: jax.lax.map(f, a)
 
@@ -190,7 +205,7 @@ def by_scan(f):
 
 
 WRAPPERS = st.lists(st.sampled_from([jax.jit, jax.checkpoint]), max_size=2)
-GRADIENTS = st.sampled_from([jax.grad, by_vjp, by_linearization])
+GRADIENTS = st.sampled_from([jax.grad, by_vjp, by_linearization, by_directions])
 BATCHES = st.sampled_from([jax.vmap, in_turn, by_scan])
 
 
@@ -223,6 +238,12 @@ def closest(a):
     gaps, tie = np.array(gaps), 16 * float(jnp.finfo(dtype).eps)
     hypothesis.assume(not np.any((gaps > tie / 16) & (gaps < 16 * tie)))
     return np.min(gaps[gaps > tie])
+
+
+def of_gradients(norm, a):
+    """What rounding does to the entries of a gradient: to singular vectors the more, the closer two values are."""
+    allowed = tolerance(a.dtype, size=12)
+    return max(allowed, tolerance(a.dtype, factor=10) / closest(a)) if isinstance(norm.lift, SpectralLift) else allowed
 
 
 AXES = st.lists(st.integers(-3, 2), min_size=2, max_size=2, unique_by=lambda axis: axis % 3).map(tuple)
@@ -262,9 +283,7 @@ def test_transformations(case, way):
     """Every way to a gradient gives the one of a call for each matrix; ``jvp`` pairs it with a direction."""
     a, norm = case
     hypothesis.assume(a.size)
-    allowed = tolerance(a.dtype, size=12)
-    if isinstance(norm.lift, SpectralLift):  # what rounding does to singular vectors
-        allowed = max(allowed, tolerance(a.dtype, factor=10) / closest(a))
+    allowed = of_gradients(norm, a)
     g = np.asarray(way(norm)(jnp.asarray(a)), np.complex128)
     expected = np.asarray(jn.subgradient(a, norm), np.complex128).conj()
     size = np.max(np.abs(expected))
@@ -322,9 +341,10 @@ def test_bad_rows(case, bad, row):
     assert np.isnan(value[row]) if np.isnan(bad) else np.isposinf(value[row])
     assert np.all(np.isnan(g[row]))
     others = np.arange(len(a)) != row
-    tol = tolerance(a.dtype, size=12)
-    np.testing.assert_allclose(value[others], np.asarray(norm(a), np.float64)[others], rtol=tol, atol=0)
-    np.testing.assert_allclose(g[others], np.asarray(jn.subgradient(a, norm), np.complex128)[others], rtol=0, atol=tol)
+    expected = np.asarray(norm(a), np.float64)[others]
+    np.testing.assert_allclose(value[others], expected, rtol=tolerance(a.dtype, size=12), atol=0)
+    expected = np.asarray(jn.subgradient(a, norm), np.complex128)[others]
+    np.testing.assert_allclose(g[others], expected, rtol=0, atol=of_gradients(norm, a))
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
