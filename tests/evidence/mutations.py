@@ -1,9 +1,9 @@
 """Deliberate faults, and the test that catches each: ``python tests/evidence/mutations.py [--match WORDS] [--jobs N]``
 
 Every fault is one replacement of text in a copy of the package, on which the test files named beside it run until
-one test fails; on a copy without the fault that test must pass. The table goes into ``tests/README.md``; ``--match``
-renews only some of its rows. A fault that no test catches, or whose text is no longer there once, ends the run with
-status 1.
+one test fails; on a copy without the fault that test must pass. The table goes into ``tests/README.md``, how many are
+caught onto the page of evidence; ``--match`` renews only some of the rows. A fault that no test catches, or whose text
+is no longer there once, ends the run with status 1.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from page import ROOT, table
+from page import ROOT, table, write
 from suites import SETTINGS
 
 README = ROOT / "tests" / "README.md"
@@ -300,6 +300,10 @@ def main() -> None:
     README.write_text(f"{HEAD}\n{table(['fault', 'in', 'caught by'], listed)}\n")
     if escaped:
         sys.exit(f"not caught: {', '.join(escaped)}")
+    if len(listed) == len(FAULTS):
+        seen = [test for *_, test in listed if test != "**none**"]
+        numbers = [len(FAULTS), len(seen), len({test.partition("::")[0] for test in seen})]
+        write("faults", table(["faults", "caught", "by tests of so many files"], [numbers]), len(seen) == len(FAULTS))
 
 
 def written() -> dict[str, list[str]]:
