@@ -119,12 +119,6 @@ class Sample(NamedTuple):
     def ord(self) -> Any:
         return self.arguments.get("ord")
 
-    @property
-    def axes(self) -> tuple[int, ...]:
-        dim = self.arguments.get("dim")
-        every = range(self.x.ndim)
-        return tuple(every if dim is None else np.take(every, np.atleast_1d(dim).astype(int)))
-
     def __str__(self) -> str:
         return f"{self.x.dtype}{list(self.x.shape)} {self.arguments}"
 

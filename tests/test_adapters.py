@@ -1,10 +1,13 @@
 """Layers of Flax NNX and Equinox, evaluated with weights of norm 1."""
 
+from importlib.metadata import version
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrices import COMPLEX, DTYPES, REAL, gaussian, prescribed, tolerance
+from packaging.version import Version
 
 import jaxnorms as jn
 
@@ -180,7 +183,7 @@ def test_flax_evaluation_leaves_the_state():
     assert not unchanged()
 
 
-@pytest.mark.skipif(not hasattr(nnx, "view"), reason="Flax 0.12.0, the newest that JAX 0.8.0 can have, has no views")
+@pytest.mark.skipif(Version(version("flax")) < Version("0.12.4"), reason="views begin with Flax 0.12.4")
 def test_flax_views_evaluate():
     model, x = flax_linear(weight(REAL)), rows(REAL)
     view = nnx.view(model, use_running_average=True)

@@ -1,11 +1,17 @@
-"""The page ``docs/evidence.md``, of which each script here writes the section between the markers of its name."""
+"""The page ``docs/evidence.md``, of which each script here writes the section between the markers of its name.
 
+A section tells of one commit: it is written if the files were those of the commit when the script began, and still are.
+"""
+
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "evidence.md"
+README = ROOT / "tests" / "README.md"
 
 
 def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
@@ -35,10 +41,29 @@ def rows_of(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def write(section: str, text: str, good: bool = True) -> None:
-    """Prints the section, and puts it into the page unless the run failed; then the program ends with status 1."""
+def tree() -> str:
+    """The commit, with a mark if files other than those written here differ from it."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    if not ((ROOT / ".git").exists() and shutil.which("git")):  # the tests of an sdist import this, too
+        return "no commit"
+    written = [f":!{path.relative_to(ROOT)}" for path in (PAGE, README)]
+    commit, changed = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--", ".", *written)
+    return f"{commit} and changes" if changed else commit
+
+
+def write(section: str, text: str, good: bool = True, *, dated: bool = True) -> None:
+    """Prints the section, and puts it into the page, with the commit if ``dated``; unless the run failed or was not of
+    one commit: then the program ends with status 1."""
     print(f"\n{text}\n", flush=True)
     if not good:
         sys.exit(f"{section}: not as it must be, and not written")
+    if " " in START or tree() != START:
+        sys.exit(f"{section}: not written: begun on {START}, ended on {tree()}; that must be one commit")
     before, _, after = parts(section)
-    PAGE.write_text(f"{before}\n{text}\n\n{after}")
+    PAGE.write_text(f"{before}\n{text}\n\n{f'Of commit {START}.' if dated else ''}".rstrip() + f"\n\n{after}")
+
+
+START = tree()

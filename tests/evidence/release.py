@@ -20,7 +20,6 @@ from suites import MODES, checked, run
 
 SIZE = 300  # kB
 IMPORT = 100  # ms
-DEPENDENCIES = {"jax", "jaxlib", "numpy"}
 OPTIONAL = ["chex", "equinox", "flax", "matplotlib", "optax", "safetensors", "torch"]
 
 
@@ -42,11 +41,16 @@ def add(python: Path, *packages: object) -> None:
     output(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
 
 
-def import_time(python: Path, cwd: Path) -> float:
-    """Milliseconds of CPU that importing jaxnorms takes after jax, the median of nine."""
-    code = "import time, jax; t = time.process_time(); import jaxnorms; print(time.process_time() - t)"
+def import_time(python: Path, cwd: Path, clock: str) -> float:
+    """Milliseconds that importing jaxnorms takes after jax, the median of nine."""
+    code = f"import jax; from time import {clock} as clock; t = clock(); import jaxnorms; print(clock() - t)"
     runs = [float(output(python, "-c", code, cwd=cwd, PYTHONDONTWRITEBYTECODE="")) for _ in range(10)]
     return 1e3 * statistics.median(runs[1:])
+
+
+def declared() -> set[str]:
+    """The packages that SECURITY.md lists."""
+    return set(re.search(r"^```\n(.*?)^```", (ROOT / "SECURITY.md").read_text(), re.DOTALL | re.MULTILINE)[1].split())
 
 
 def main() -> None:
@@ -65,7 +69,7 @@ def main() -> None:
             python, "-c", "import importlib.metadata as m; print(*m.requires('jaxnorms'), sep='\\n')", cwd=empty
         )
         needs = [line for line in needs.splitlines() if "extra ==" not in line]
-        took = import_time(python, empty)
+        took, wall = (import_time(python, empty, clock) for clock in ("process_time", "perf_counter"))
 
         with tarfile.open(sdist) as archive:
             archive.extractall(folder, filter="data")
@@ -90,13 +94,14 @@ def main() -> None:
     rows = [
         ["wheel", f"{size:.0f} kB", f"below {SIZE} kB"],
         ["sdist, with the tests", f"{source_size:.0f} kB", ""],
-        ["importing it after JAX", f"{took:.0f} ms of CPU time", f"below {IMPORT} ms"],
+        ["importing it after JAX, CPU time", f"{took:.0f} ms", f"below {IMPORT} ms"],
+        ["importing it after JAX, wall time", f"{wall:.0f} ms", ""],
         ["optional packages, installed, that it imports", ", ".join(extras) or "none", "none"],
         *passed,
     ]
     names = {re.match(r"[\w-]+", line)[0] for line in needs}
     listed = "\n".join(["What it needs to run:", "", "```", *sorted(needs), "```"])
-    good = size < SIZE and took < IMPORT and not extras and names == DEPENDENCIES
+    good = size < SIZE and took < IMPORT and not extras and names == declared()
     write("release", f"{table(['of the release', 'found', 'must be'], rows)}\n\n{listed}", good)
 
 

@@ -5,6 +5,7 @@ of the page stays as it is.
 """
 
 import argparse
+import ast
 import collections
 import os
 import re
@@ -24,6 +25,8 @@ SETTINGS = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 }
 MODES = {"32 bits": "0", "64 bits": "1"}
+PROPERTIES = "tests/test_properties.py"
+COMPARED = "compared with central differences"  # an event of the property
 
 
 class Case(NamedTuple):
@@ -114,31 +117,59 @@ def peers() -> None:
         numbers = [counts.get(kind, 0) for kind in KINDS]
         rows.append([peer, *numbers, sum(numbers)])
         print(*rows[-1], flush=True)
-    note = f"Of torch's samples {gradients} are compared with their gradients, the others by value."
+    note = f"Of torch's samples {gradients} are compared by value and gradient; the others are errors here."
     write("peers", f"{table(['tests of', *KINDS.values(), 'in all'], rows)}\n\n{note}")
 
 
 def properties() -> None:
     """The examples that Hypothesis ran, of every property in every mode."""
-    least = os.environ.get("JAXNORMS_EXAMPLES", "1250")
-    arguments = ["tests/test_properties.py", "--hypothesis-show-statistics"]
+    least = int(os.environ.get("JAXNORMS_EXAMPLES", "1250"))
+    arguments = [PROPERTIES, "--hypothesis-show-statistics"]
 
-    def count(mode: str) -> dict[str, int]:
-        return examples(checked(run(arguments, MODES[mode], JAXNORMS_EXAMPLES=least), f"properties, {mode}").text)
+    def text(mode: str) -> str:
+        return checked(run(arguments, MODES[mode], JAXNORMS_EXAMPLES=str(least)), f"properties, {mode}").text
 
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(MODES, pool.map(count, MODES), strict=True))
-    names = sorted(set().union(*found.values()))
-    rows = [[f"`{name}`", *(each.get(name, 0) for each in found.values())] for name in names]
-    total = ["in all", *(sum(each.values()) for each in found.values())]
-    good = all(count >= int(least) // 5 for row in rows for count in row[1:]) and sum(total[1:]) >= 8 * int(least)
-    write("properties", table(["property", *(f"examples, {mode}" for mode in MODES)], [*rows, total]), good)
+        texts = list(pool.map(text, MODES))
+    found, wanted = [examples(text) for text in texts], expected(least)
+    rows = [[f"`{name}`", *(each.get(name, 0) for each in found)] for name in sorted(wanted)]
+    total = ["in all", *(sum(each.values()) for each in found)]
+    few = {name for name, number in wanted.items() for each in found if each.get(name, 0) < number}
+    few |= {name for each in found for name in each.keys() - wanted.keys()}
+    if few:
+        print(f"too few examples, or not known: {', '.join(sorted(few))}", file=sys.stderr)
+    lines = [table(["property", *(f"examples, {mode}" for mode in MODES)], [*rows, total])]
+    lines += [f"In {mode}, {line}" for mode, text in zip(MODES, texts, strict=True) for line in differences(text)]
+    write("properties", "\n\n".join(lines), not few and sum(total[1:]) >= 8 * least)
+
+
+def expected(least: int) -> dict[str, int]:
+    """The properties that the file has, and how many examples each must pass."""
+    functions = [f for f in ast.parse((ROOT / PROPERTIES).read_text()).body if isinstance(f, ast.FunctionDef)]
+    marks = {f.name: [ast.unparse(mark) for mark in f.decorator_list] for f in functions}
+    given = {name: each for name, each in marks.items() if any("hypothesis.given(" in mark for mark in each)}
+    return {name: least // 5 if "FEWER" in each else least for name, each in given.items()}
+
+
+def blocks(text: str) -> dict[str, str]:
+    """What the statistics of Hypothesis say of each property."""
+    return dict(re.findall(rf"^{PROPERTIES}::(\w+):\n(.*?)\n\n", text, re.DOTALL | re.MULTILINE))
 
 
 def examples(text: str) -> dict[str, int]:
-    """How many examples of each property passed, from the statistics of Hypothesis."""
-    blocks = re.findall(r"^tests/test_properties\.py::(\w+):\n(.*?)\n\n", text, re.DOTALL | re.MULTILINE)
-    return {name: sum(map(int, re.findall(r"(\d+) passing", block))) for name, block in blocks}
+    """How many examples of each property passed."""
+    return {name: sum(map(int, re.findall(r"(\d+) passing", block))) for name, block in blocks(text).items()}
+
+
+def differences(text: str) -> list[str]:
+    """Which properties were compared with central differences, and in how many of their examples."""
+    lines = []
+    for name, block in blocks(text).items():
+        share = re.search(rf"\* *([\d.]+)%, *{COMPARED}", block)
+        if share:  # of all that were drawn, the invalid ones too
+            drawn = sum(map(int, re.findall(r"(\d+) (?:passing|failing|invalid)", block)))
+            lines.append(f"{float(share[1]) * drawn / 100:.0f} examples of `{name}` were {COMPARED}.")
+    return lines
 
 
 def devices() -> None:
