@@ -1,9 +1,8 @@
 """Checks of arguments, at trace time: every refusal names the argument, what came, what is allowed."""
 
-import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 _ACCEPTED = "a float, complex, integer or boolean array"
+_AXES = "an integer or a tuple of integers"
 
 
 def as_inexact(x: ArrayLike, name: str) -> Array:
@@ -45,15 +45,30 @@ def _as_array(x: ArrayLike, name: str, accepted: str) -> Array:
         raise TypeError(f"{name} must be {accepted}, got {type(x).__name__}") from error
 
 
-def dtype_of_kind(dtype: Any, name: str, kind: Any, allowed: str) -> Any:
-    """A type, of those that the default precision has, of a kind such as ``jnp.floating``."""
-    try:
-        found = None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or not jnp.issubdtype(found, kind):
-        raise TypeError(f"{name} must be {allowed}, got {found or repr(dtype)}")
+def inexact_dtype(dtype: Any, name: str) -> Any:
+    """A floating or complex type, of those that the default precision has."""
+    found = _dtype(dtype)
+    if found is None or not jnp.issubdtype(found, jnp.inexact):
+        raise TypeError(f"{name} must be a floating or complex type, got {found or repr(dtype)}")
     return found
+
+
+def wide_dtype(dtype: Any, name: str) -> Any:
+    """A real floating type for products of matrices of norm 1, which leave the range of one of 8 bits."""
+    found = _dtype(dtype)
+    if found is None or not jnp.issubdtype(found, jnp.floating) or jnp.finfo(found).bits < 16:
+        raise TypeError(f"{name} must be a real floating type of 16 bits or more, got {found or repr(dtype)}")
+    return found
+
+
+def _dtype(dtype: Any) -> Any:
+    """A type that JAX can hold, else None."""
+    if dtype is None:  # would be the default type
+        return None
+    try:
+        return jax.eval_shape(lambda: jnp.zeros((), jax.dtypes.canonicalize_dtype(dtype))).dtype
+    except (TypeError, ValueError):
+        return None
 
 
 def key(x: Any, name: str = "key") -> Array:
@@ -88,11 +103,9 @@ def square(x: ArrayLike, function: str, name: str = "a") -> Array:
     return a
 
 
-def scalar(value: ArrayLike, name: str, function: str) -> Array:
+def scalar(value: Any, name: str, function: str) -> Array:
     """A real number, which may be traced."""
-    number = as_inexact(value, name)
-    if jnp.iscomplexobj(number):
-        raise TypeError(f"{function}: {name} must be real, got dtype {number.dtype}")
+    number = _real_array(value, f"{function}: {name}")
     if number.ndim:
         raise ValueError(f"{function}: {name} must be a number, got shape {number.shape}")
     return number
@@ -100,9 +113,7 @@ def scalar(value: ArrayLike, name: str, function: str) -> Array:
 
 def number(value: ArrayLike, name: str, x: Array) -> Array:
     """A real number for each matrix of ``x``, in its working precision."""
-    number, batch = as_inexact(value, name), x.shape[:-2]
-    if jnp.iscomplexobj(number):
-        raise TypeError(f"{name} must be real, got dtype {number.dtype}")
+    number, batch = _real_array(value, name), x.shape[:-2]
     try:
         fits = np.broadcast_shapes(number.shape, batch) == batch
     except ValueError:
@@ -112,10 +123,18 @@ def number(value: ArrayLike, name: str, x: Array) -> Array:
     return jnp.broadcast_to(number.astype(jnp.finfo(working_dtype(x.dtype)).dtype), batch)
 
 
+def _real_array(value: ArrayLike, name: str) -> Array:
+    """Real numbers, which truth values are not."""
+    x = _as_array(value, name, "real")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) or x.dtype == bool:
+        raise TypeError(f"{name} must be real, got dtype {x.dtype}")
+    return as_inexact(x, name)
+
+
 def diagonal(x: ArrayLike, axis: Any, function: str) -> Array:
     """The ``(..., n)`` diagonals of matrices, whose axes cannot be chosen."""
     d = as_inexact(x, "a")
-    if d.ndim < 1 or axis not in ((-2, -1), [-2, -1]):
+    if d.ndim < 1 or integers(axis, f"{function}: axis", _AXES) != (-2, -1):
         raise ValueError(
             f"{function}: with diagonal=True, a must have shape (..., n) and axis its default (-2, -1), "
             f"got shape {d.shape} and axis {axis!r}"
@@ -125,12 +144,11 @@ def diagonal(x: ArrayLike, axis: Any, function: str) -> Array:
 
 def axes(axis: Any, ndim: int, count: int | None, function: str) -> tuple[int, ...]:
     """Nonnegative, distinct axes; ``count`` of them where given."""
-    given = integers(axis, f"{function}: axis", "an integer or a tuple of integers")
+    given = integers(axis, f"{function}: axis", _AXES)
     if count is not None and len(given) != count:
         raise ValueError(f"{function}: axis must name {count} axes, got {axis!r}")
-    for i in given:
-        if not -ndim <= i < ndim:
-            raise ValueError(f"{function}: axis {i} is out of range for an array with {ndim} axes")
+    if not all(-ndim <= i < ndim for i in given):
+        raise ValueError(f"{function}: axis must name axes of an array with {ndim} axes, got {axis!r}")
     positive = tuple(i % ndim for i in given)
     if len(set(positive)) != len(positive):
         raise ValueError(f"{function}: axis must name distinct axes, got {axis!r} for an array with {ndim} axes")
@@ -144,69 +162,91 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def order(p: Any, name: str, minimum: float = 1.0) -> float:
+def choice(value: Any, name: str, among: Iterable[str]) -> str:
+    """One of some words."""
+    allowed = tuple(among)
+    if not isinstance(value, str) or value not in allowed:
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def real(value: Any, name: str, allowed: str, hint: str = "") -> float:
+    """A static real number, which a truth value is not, as a float; ``hint`` says what takes a traced one."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{name} must be static, {allowed}, got the traced value {value}{hint}")
+    if isinstance(value, np.ndarray | Array) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.number):
+        value = value.item()
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be {allowed}, got a number beyond the range of a float") from error
+
+
+def tolerance(tol: Any, name: str = "tol") -> float | None:
+    """None, or a static number above 0 and below 1."""
+    allowed = "None or a number between 0 and 1"
+    value = None if tol is None else real(tol, name, allowed)
+    if value is not None and not 0 < value < 1:
+        raise ValueError(f"{name} must be {allowed}, got {tol!r}")
+    return value
+
+
+def order(p: Any, name: str, minimum: float = 1.0, hint: str = "") -> float:
     """A static order ``minimum <= p <= inf``, as a float."""
-    if isinstance(p, Tracer):
-        raise TypeError(
-            f"{name} must be a static number, got the traced value {p}; only schatten_norm and entrywise_norm "
-            "take a traced p"
-        )
-    if isinstance(p, np.ndarray | jax.Array) and p.ndim == 0:
-        p = p.item()
-    if not isinstance(p, numbers.Real) or isinstance(p, bool):
-        raise TypeError(f"{name} must be a number >= {minimum:g}, got {p!r}")
-    if math.isnan(p) or p < minimum:
-        raise ValueError(f"{name} must be a number >= {minimum:g} (inf included), got {p!r}")
-    return float(p)
+    allowed = f"a number >= {minimum:g}"
+    value = real(p, name, allowed, hint)
+    if not value >= minimum:
+        raise ValueError(f"{name} must be {allowed} (inf included), got {p!r}")
+    return value
 
 
 def order_or_traced(p: Any, name: str) -> float | Array:
     """A static order >= 1, or an array of orders that may be traced (NaN below 1)."""
     if isinstance(p, Tracer) or (isinstance(p, np.ndarray | jax.Array) and p.ndim > 0):
-        if jnp.issubdtype(p.dtype, jnp.complexfloating) or p.dtype == bool:
-            raise TypeError(f"{name} must be real, got dtype {p.dtype}")
-        return as_inexact(p, name)
+        return _real_array(p, name)
     return order(p, name)
 
 
-def integer(value: Any, name: str, kind: str = "integer") -> int:
-    """A static integer, which a truth value is not."""
-    if isinstance(value, bool | np.bool_ | Tracer):
-        raise TypeError(f"{name} must be a static {kind}, got {value!r}")
+def integer(value: Any, name: str, allowed: str = "an integer", least: int | None = None) -> int:
+    """A static integer, which a truth value is not; ``allowed`` tells of ``least``."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{name} must be static, {allowed}, got the traced value {value}")
+    refusal = TypeError(f"{name} must be {allowed}, got {value!r}")
+    if isinstance(value, bool | np.bool_):
+        raise refusal
     try:
-        return operator.index(value)
+        found = operator.index(value)
     except TypeError as error:
-        raise TypeError(f"{name} must be an {kind}, got {value!r}") from error
+        raise refusal from error
+    if least is not None and found < least:
+        raise ValueError(f"{name} must be {allowed}, got {found}")
+    return found
 
 
 def integers(value: Any, name: str, allowed: str) -> tuple[int, ...]:
-    """Static integers, of one or a sequence."""
+    """Static integers, of one, a sequence or a NumPy array."""
+    several = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim)
     try:
-        return tuple(operator.index(i) for i in (value if isinstance(value, Sequence) else (value,)))
+        return tuple(integer(i, name) for i in (value if several else (value,)))
     except TypeError as error:
         raise TypeError(f"{name} must be {allowed}, got {value!r}") from error
 
 
 def sides(shape: Any, name: str) -> tuple[int, int]:
     """The static shape of a matrix that is not empty."""
-    found = integers(shape, name, allowed := "a pair of positive integers (m, n)")
-    if len(found) != 2:
-        raise TypeError(f"{name} must be {allowed}, got {shape!r}")
-    if min(found) < 1:
+    allowed = "a pair of positive integers (m, n)"
+    found = integers(shape, name, allowed)
+    if len(found) != 2 or min(found) < 1:
         raise ValueError(f"{name} must be {allowed}, got {shape!r}")
     return found
 
 
 def count(k: Any, name: str, largest: int | None = None) -> int:
     """A static integer ``1 <= k <= largest``."""
-    if isinstance(k, Tracer):
-        raise TypeError(f"{name} must be a static integer, got the traced value {k}")
-    try:
-        value = operator.index(k)
-    except TypeError as error:
-        raise TypeError(f"{name} must be an integer, got {k!r}") from error
-    if isinstance(k, bool):
-        raise TypeError(f"{name} must be an integer, got {k!r}")
+    value = integer(k, name)
     if value < 1 or (largest is not None and value > largest):
         allowed = "at least 1" if largest is None else f"between 1 and min(m, n) = {largest}"
         raise ValueError(f"{name} must be {allowed}, got {value}")

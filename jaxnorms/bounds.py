@@ -73,8 +73,7 @@ def norm_bounds(a: ArrayLike | LinearOperator, ord: Any = "spectral", *, method:
     known = exact or (isinstance(lift, SpectralLift) and lift.gauge.spread(1) < inf)
     if not known:
         raise ValueError(f"norm_bounds: ord must be a Schatten, Ky Fan or Frobenius norm, got {ord!r}")
-    if method not in ("ritz", "gram"):
-        raise ValueError(f"norm_bounds: method must be 'ritz' or 'gram', got {method!r}")
+    _checks.choice(method, "norm_bounds: method", ("ritz", "gram"))
     if method == "gram" and lift.gauge != Lp(inf):
         raise ValueError(f"norm_bounds: method='gram' is for the spectral norm, got ord={ord!r}")
     as_norm(ord).check(*x.shape[-2:])

@@ -1,16 +1,13 @@
 """Estimates of condition numbers from a few solves, with bounds on both sides."""
 
 import math
-import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
@@ -87,13 +84,10 @@ def condest(
 
 
 def _order(p: Any) -> float:
-    if isinstance(p, np.ndarray | jax.Array) and p.ndim == 0 and not isinstance(p, Tracer):
-        p = p.item()
-    if isinstance(p, bool) or not isinstance(p, numbers.Real):
-        raise TypeError(f"condest: p must be 1, 2 or inf and static, got {p!r}")
-    if p not in (1, 2, math.inf):
+    order = _checks.real(p, "condest: p", "1, 2 or inf")
+    if order not in (1, 2, math.inf):
         raise ValueError(f"condest: p must be 1, 2 or inf, got {p!r}")
-    return float(p)
+    return order
 
 
 def refuse_inverse(a: Any, inverse: Any, function: str) -> None:

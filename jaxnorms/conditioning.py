@@ -1,13 +1,9 @@
 """Condition numbers and the distance to singularity."""
 
-import numbers
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
@@ -65,15 +61,10 @@ def _order(p: Any) -> Any:
         return 2.0
     if isinstance(p, Norm):
         return p
-    if isinstance(p, Tracer):
-        raise TypeError(f"cond: p must be static, {_ORDERS}, got the traced value {p}")
-    if isinstance(p, np.ndarray | jax.Array) and p.ndim == 0:
-        p = p.item()
-    if isinstance(p, bool) or not isinstance(p, str | numbers.Real):
-        raise TypeError(f"cond: p must be {_ORDERS}, got {p!r}")
-    if p not in ("fro", "nuc", 1, -1, 2, -2, float("inf"), -float("inf")):
+    order = p if isinstance(p, str) else _checks.real(p, "cond: p", _ORDERS)
+    if order not in ("fro", "nuc", 1, -1, 2, -2, float("inf"), -float("inf")):
         raise ValueError(f"cond: p must be {_ORDERS}, got {p!r}")
-    return p if isinstance(p, str) else float(p)
+    return order
 
 
 def refuse_empty(x: Array, function: str) -> None:

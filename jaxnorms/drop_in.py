@@ -1,13 +1,9 @@
 """The signatures that others have: ``jnp.linalg.norm`` and the Python array API."""
 
 import math
-import numbers
 from typing import Any, Unpack
 
-import jax
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
@@ -100,32 +96,21 @@ def matrix_norm(x: ArrayLike, /, *, ord: Any = "fro", keepdims: bool = False, **
     return norm(array, "fro" if ord is None else ord, axis=(-2, -1), keepdims=keepdims, **how)
 
 
-def _number(ord: Any) -> float | None:
-    """The static order as a float, or None if it is no number."""
-    if isinstance(ord, Tracer):
-        raise TypeError(f"ord must be static, got the traced value {ord}; schatten_norm and entrywise_norm take one")
-    if isinstance(ord, np.ndarray | jax.Array) and ord.ndim == 0:
-        ord = ord.item()
-    return float(ord) if isinstance(ord, numbers.Real) and not isinstance(ord, bool) else None
-
-
 def _vector_gauge(ord: Any, x: Array, axes: tuple[int, ...]) -> Lp:
-    p = _number(ord)
-    if isinstance(ord, str | Norm) or (p is not None and math.isnan(p)):
-        raise ValueError(f"ord must be a real number for vectors, got {ord!r}")
-    if p is None:
-        raise TypeError(f"ord must be a real number for vectors, got {ord!r}")
+    allowed = "a real number for vectors"
+    p = math.nan if isinstance(ord, str | Norm) else _checks.real(ord, "ord", allowed, "; entrywise_norm takes one")
+    if math.isnan(p):
+        raise ValueError(f"ord must be {allowed}, got {ord!r}")
     _refuse_empty(p, x, axes)
     return Lp(p)
 
 
 def _matrix_lift(ord: Any, x: Array, axes: tuple[int, ...]) -> Any:
-    p = _number(ord)
-    if not isinstance(ord, str) and p is None:
-        raise TypeError(f"ord must be 'fro', 'nuc', ±1, ±2, ±inf or a norm object for matrices, got {ord!r}")
+    allowed = "'fro', 'nuc', ±1, ±2, ±inf or a norm object for matrices"
+    p = None if isinstance(ord, str) else _checks.real(ord, "ord", allowed, "; schatten_norm and entrywise_norm take p")
     lift = _MATRIX_LIFTS.get(ord if p is None else p)
     if lift is None:
-        raise ValueError(f"ord must be 'fro', 'nuc', ±1, ±2, ±inf or a norm object for matrices, got {ord!r}")
+        raise ValueError(f"ord must be {allowed}, got {ord!r}")
     if p is not None:
         _refuse_empty(p, x, axes)
     return lift

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, Unpack
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxnorms import _checks
@@ -46,7 +45,7 @@ def explain(shape: tuple[int, ...], dtype: DTypeLike, ord: Any, **how: Unpack[Ho
     if len(sides) < 2 or min(sides) < 0:
         raise ValueError(f"explain: shape must be (..., m, n), got {shape!r}")
     m, n = sides[-2:]
-    dtype = _checks.dtype_of_kind(dtype, "explain: dtype", jnp.inexact, "a floating or complex type")
+    dtype = _checks.inexact_dtype(dtype, "explain: dtype")
     norm, dtype = as_norm(ord), _checks.working_dtype(dtype)
     norm.check(m, n)
     lift = norm.lift.using(request(how))

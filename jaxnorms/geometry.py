@@ -156,8 +156,7 @@ def _of_image(
     name: str, a: ArrayLike, ord: Any, number: ArrayLike, called: str, rank: int | None, method: ImageMethod
 ) -> Array:
     norm, x = _checked(a, ord, name)
-    if method not in get_args(ImageMethod):
-        raise ValueError(f"method must be one of {', '.join(map(repr, get_args(ImageMethod)))}, got {method!r}")
+    _checks.choice(method, "method", get_args(ImageMethod))
     if rank is not None and x.size:
         rank = _checks.count(rank, "rank", min(x.shape[-2:]))
     how = request({"method": method}, rank)

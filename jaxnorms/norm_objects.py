@@ -28,7 +28,7 @@ from jaxnorms.gauges import Gauge, Lp, Symmetric, conjugate_exponent, inf
 from jaxnorms.lifts import EntrywiseLift, SpectralLift
 from jaxnorms.operator_norms import norm_of_operator
 from jaxnorms.operators import LinearOperator
-from jaxnorms.options import Options, refuse_unknown, request
+from jaxnorms.options import Options, place, refuse_unknown, request
 from jaxnorms.top_gauges import TopK
 
 
@@ -94,8 +94,8 @@ def matrix_norm_of(
         return norm_of_operator(norm.lift, a, function, options, rank)
     how = request(options, rank)
     lift = norm.lift.using(how)
-    axis, keepdims = options.get("axis", (-2, -1)), options.get("keepdims", False)
-    if options.get("diagonal", False):
+    axis, keepdims, diagonal = place(options)
+    if diagonal:
         d = _checks.diagonal(a, axis, function)
         n = d.shape[-1]
         if n:
@@ -123,7 +123,7 @@ class Entrywise(Norm):
     p: float
 
     def __post_init__(self):
-        object.__setattr__(self, "p", _checks.order(self.p, "p"))
+        object.__setattr__(self, "p", _checks.order(self.p, "p", hint="; entrywise_norm takes one"))
 
     @property
     def lift(self) -> EntrywiseLift:
@@ -147,8 +147,10 @@ class Mixed(Norm):
     def __post_init__(self):
         object.__setattr__(self, "p", _checks.order(self.p, "p"))
         object.__setattr__(self, "q", _checks.order(self.q, "q"))
+        allowed = "-1 (norms of columns) or -2 (norms of rows)"
+        object.__setattr__(self, "axis", _checks.integer(self.axis, "axis of Mixed", allowed))
         if self.axis not in (-1, -2):
-            raise ValueError(f"axis of Mixed must be -1 (norms of columns) or -2 (norms of rows), got {self.axis!r}")
+            raise ValueError(f"axis of Mixed must be {allowed}, got {self.axis}")
 
     @property
     def lift(self) -> EntrywiseLift:
@@ -167,7 +169,7 @@ class Schatten(Norm):
     p: float
 
     def __post_init__(self):
-        object.__setattr__(self, "p", _checks.order(self.p, "p"))
+        object.__setattr__(self, "p", _checks.order(self.p, "p", hint="; schatten_norm takes one"))
 
     @property
     def lift(self) -> SpectralLift | EntrywiseLift:

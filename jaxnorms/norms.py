@@ -43,7 +43,7 @@ from jaxnorms.norm_objects import (
 )
 from jaxnorms.operator_norms import frobenius_estimate
 from jaxnorms.operators import LinearOperator
-from jaxnorms.options import Options, refuse_unknown, request
+from jaxnorms.options import Options, place, refuse_unknown, request
 from jaxnorms.user_gauge import as_gauge, refuse_other_than_gauges
 
 
@@ -178,7 +178,7 @@ def entrywise_norm(a: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Ar
 def _traced_order(lift: Callable[[Gauge], Any], a: ArrayLike, p: Array, function: str, options: Options) -> Array:
     """The l_p gauge with a traced p, lifted; ``p`` broadcasts against the batch axes of ``a``."""
     refuse_unknown(options, function)
-    how, axis, diagonal = request(options), options.get("axis", (-2, -1)), options.get("diagonal", False)
+    how, (axis, keepdims, diagonal) = request(options), place(options)
     x = _checks.diagonal(a, axis, function) if diagonal else _checks.matrix(a, function)
     axes = (x.ndim - 1,) if diagonal else _checks.axes(axis, x.ndim, 2, function)
     kept = (-2, -1) if diagonal else tuple(i - x.ndim for i in axes)
@@ -192,7 +192,7 @@ def _traced_order(lift: Callable[[Gauge], Any], a: ArrayLike, p: Array, function
         return apply(make(Lp(p)).using(how), a, tuple(range(len(axes))), False)
 
     value = jnp.vectorize(one, signature="(n),()->()" if diagonal else "(m,n),()->()")(x, p)
-    return jnp.expand_dims(value, kept) if options.get("keepdims", False) else value
+    return jnp.expand_dims(value, kept) if keepdims else value
 
 
 def ky_fan_norm(a: ArrayLike | LinearOperator, k: int, p: float = 1.0, **options: Unpack[Options]) -> Array:
@@ -308,8 +308,8 @@ def unitarily_invariant_norm(
 
 def _singular_values_of(a: ArrayLike, function: str, options: Options) -> tuple[int, Any]:
     """How many there are of each matrix, and their type while they are computed."""
-    how, axis = request(options), options.get("axis", (-2, -1))
-    if options.get("diagonal", False):
+    how, (axis, _, diagonal) = request(options), place(options)
+    if diagonal:
         x = _checks.diagonal(a, axis, function)
         n = x.shape[-1]
     else:

@@ -85,9 +85,8 @@ class LinearOperator:
                 hash(function)
             except TypeError as error:
                 raise TypeError(f"LinearOperator: {name} must be {allowed}, got {function!r}") from error
-        name, allowed = "LinearOperator: dtype", "a floating or complex type"
         object.__setattr__(self, "shape", _checks.sides(self.shape, "LinearOperator: shape"))
-        object.__setattr__(self, "dtype", _checks.dtype_of_kind(self.dtype, name, jnp.inexact, allowed))
+        object.__setattr__(self, "dtype", _checks.inexact_dtype(self.dtype, "LinearOperator: dtype"))
 
 
 # Products.

@@ -1,11 +1,8 @@
 """Keywords shared by all matrix norms."""
 
-import numbers
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import jax.numpy as jnp
-from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
@@ -81,21 +78,20 @@ def refuse_unknown(options: Any, function: str, allowed: type = Options) -> None
             raise TypeError(f"{function}: unexpected keyword {name!r}; it takes {known}")
 
 
+def place(options: Options | How) -> tuple[Any, bool, bool]:
+    """The part of ``options`` that says where the matrices are: axis, still to be checked, keepdims and diagonal."""
+    keepdims, diagonal = (_checks.flag(options.get(name, False), name) for name in ("keepdims", "diagonal"))
+    return options.get("axis", (-2, -1)), keepdims, diagonal
+
+
 def request(options: Options | How, rank: int | None = None) -> Request:
     """The checked part of ``options`` that says how to compute."""
-    method, tol = options.get("method", "auto"), options.get("tol")
-    if method not in METHODS:
-        allowed = ", ".join(map(repr, METHODS))
-        raise ValueError(f"method must be one of {allowed}, got {method!r}")
-    if isinstance(tol, Tracer) or not (tol is None or isinstance(tol, numbers.Real)):
-        raise TypeError(f"tol must be None or a static number, got {tol!r}")
-    if tol is not None and not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, got {tol!r}")
-    compute_dtype = options.get("compute_dtype")
+    method = _checks.choice(options.get("method", "auto"), "method", METHODS)
+    tol = _checks.tolerance(options.get("tol"))
+    compute_dtype, axis_name = options.get("compute_dtype"), options.get("axis_name")
     if compute_dtype is not None:
-        compute_dtype = _checks.dtype_of_kind(compute_dtype, "compute_dtype", jnp.floating, "a real floating type")
-    axis_name, diagonal = options.get("axis_name"), _checks.flag(options.get("diagonal", False), "diagonal")
-    _checks.flag(options.get("keepdims", False), "keepdims")
+        compute_dtype = _checks.wide_dtype(compute_dtype, "compute_dtype")
+    *_, diagonal = place(options)
     if axis_name is not None and diagonal:
         raise ValueError(f"axis_name must be None with diagonal=True, got {axis_name!r}")
     return Request(method, tol, compute_dtype, rank, _mesh_axes(axis_name))

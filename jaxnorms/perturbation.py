@@ -4,7 +4,6 @@ Arguments are real or complex arrays of any floating type, whose batch axes broa
 are computed in float32 and returned in their own. Bounds are computed in floating point and hold to its rounding.
 """
 
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -138,7 +137,7 @@ def forward_error_bound(a: ArrayLike, b: ArrayLike, da: ArrayLike, db: ArrayLike
     Array(2., dtype=float32)
     """
     function = "forward_error_bound"
-    _refuse_unknown_order(function, p)
+    p = _order(function, p)
     x, y = _checks.square(a, function), _checks.as_inexact(b, "b")
     dx, dy = _checks.as_inexact(da, "da"), _checks.as_inexact(db, "db")
     n = x.shape[-1]
@@ -242,7 +241,7 @@ def digits_left(a: ArrayLike, p: Any = None) -> Array:
     Array(3.9, dtype=float32)
     """
     x = _checks.square(a, "digits_left")
-    _refuse_unknown_order("digits_left", p)
+    p = _order("digits_left", p)
     refuse_empty(x, "digits_left")
     return over_batch(_digits_left, x, p=p, eps=float(jnp.finfo(x.dtype).eps))
 
@@ -253,9 +252,12 @@ def _digits_left(a: Array, p: Any, eps: float) -> Array:
     return jnp.where(none, 0, -jnp.log10(eps * jnp.where(none, 1, k)))
 
 
-def _refuse_unknown_order(function: str, p: Any) -> None:
-    if isinstance(p, bool) or not isinstance(p, str | numbers.Real | None) or p not in _CONSISTENT:
-        raise ValueError(f"{function}: p must be None, 1, 2, inf, 'fro' or 'nuc', got {p!r}")
+def _order(function: str, p: Any) -> Any:
+    allowed = "None, 1, 2, inf, 'fro' or 'nuc'"
+    order = p if p is None or isinstance(p, str) else _checks.real(p, f"{function}: p", allowed)
+    if order not in _CONSISTENT:
+        raise ValueError(f"{function}: p must be {allowed}, got {p!r}")
+    return order
 
 
 def _same_shape(function: str, name: str, x: Array, dims: int, shape: tuple[int, ...]) -> None:

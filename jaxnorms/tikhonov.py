@@ -1,12 +1,10 @@
 """Tikhonov regularisation: how well conditioned it is, and the solution."""
 
-import numbers
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
@@ -90,7 +88,8 @@ def tikhonov_solve(a: ArrayLike | LinearOperator, b: ArrayLike, lam: ArrayLike, 
     rows = x.shape[:-1]
     single = right.shape == rows
     if not single and (right.ndim != x.ndim or right.shape[:-1] != rows):
-        raise ValueError(f"tikhonov_solve: b must have shape {rows} or {(*rows, 'k')}, got shape {right.shape}")
+        wanted = ", ".join(map(str, rows))
+        raise ValueError(f"tikhonov_solve: b must have shape {rows} or ({wanted}, k), got shape {right.shape}")
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.promote_types(x.dtype, right.dtype)
     columns = right[..., None] if single else right
@@ -112,14 +111,13 @@ def _solve_by_products(op: LinearOperator, b: Array, lam: ArrayLike, tol: float 
     m = op.shape[0]
     if b.ndim not in (1, 2) or b.shape[0] != m:
         raise ValueError(f"tikhonov_solve: b must have shape ({m},) or ({m}, k), got shape {b.shape}")
-    if tol is not None and (isinstance(tol, bool | Tracer) or not isinstance(tol, numbers.Real) or not 0 < tol < 1):
-        raise ValueError(f"tikhonov_solve: tol must be None or a static number between 0 and 1, got {tol!r}")
+    tol = _checks.tolerance(tol, "tikhonov_solve: tol")
     if jnp.iscomplexobj(b) and not jnp.issubdtype(op.dtype, jnp.complexfloating):
         raise TypeError(f"tikhonov_solve: b must be real for an operator of dtype {op.dtype}, got dtype {b.dtype}")
     wide = _checks.working_dtype(op.dtype)
     weight = _checks.number(lam, "lam", jnp.zeros((1, 1), wide))
     rows = b.astype(wide)[None] if b.ndim == 1 else b.astype(wide).T
-    x = _conjugate_gradients(op, rows, weight, None if tol is None else float(tol)).astype(op.dtype)
+    x = _conjugate_gradients(op, rows, weight, tol).astype(op.dtype)
     return x[0] if b.ndim == 1 else x.T
 
 

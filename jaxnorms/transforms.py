@@ -121,6 +121,7 @@ def scale_by_lmo(
     """
     check(ord, where, batch_axes, "scale_by_lmo")
     nesterov = _checks.flag(nesterov, "nesterov")
+    _checks.scalar(momentum, "momentum", "scale_by_lmo")  # refuses what it is not, before the first update
     if isinstance(momentum, int | float) and not 0 <= momentum < 1:
         raise ValueError(f"scale_by_lmo: momentum must be at least 0 and below 1, got {momentum!r}")
     by_products = compute_dtype is not None or tol is not None

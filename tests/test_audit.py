@@ -205,7 +205,7 @@ def test_trees_of_every_kind_of_leaf():
 
 def test_bad_arguments_are_refused():
     for energy in (0, 1.5, nan):
-        with pytest.raises(ValueError, match="audit: energy must be above 0 and at most 1"):
+        with pytest.raises(ValueError, match="audit: energy must be a number above 0 and at most 1"):
             audit([np.eye(2)], energy=energy)
     with pytest.raises(TypeError, match="audit: energy must be a number"):
         audit([np.eye(2)], energy="all")  # pyright: ignore[reportArgumentType]
@@ -320,7 +320,7 @@ def test_a_stack_is_read_once_and_kept_no_longer_than_its_rows():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--energy", "2"], "energy must be above 0"),
+        (["--energy", "2"], "energy must be a number above 0"),
         (["--energy", "much"], "invalid float value"),
         (["--where", "("], "where must hold regular expressions"),
         (["--layout", "OI"], "--layout"),

@@ -158,7 +158,7 @@ def test_what_is_no_matrix_is_refused(name):
             refused(name, bad, of, ValueError)
 
 
-A_KEY, A_TYPE = "key must be one key", "compute_dtype must be a real floating type"
+A_KEY, A_TYPE = "key must be one key", "compute_dtype must be a real floating type of 16 bits"
 PARAMETERS = {
     "key number": (lambda: jn.truncated_svd(A, 1, key=3), A_KEY),
     "key string": (lambda: jn.truncated_svd(A, 1, key="a"), A_KEY),
@@ -167,6 +167,8 @@ PARAMETERS = {
     "key of an operator": (lambda: jn.frobenius_norm(IDENTITY, samples=4, key=1), A_KEY),
     "dtype name": (lambda: jn.spectral_norm(A, compute_dtype="foo"), A_TYPE),
     "dtype number": (lambda: jn.polar(A, compute_dtype=3), A_TYPE),
+    "dtype of 8 bits": (lambda: jn.polar(A, compute_dtype="float8_e4m3fn"), A_TYPE),
+    "dtype beyond JAX": (lambda: jn.polar(A, compute_dtype="float128"), A_TYPE),
     "dtype integer": (lambda: jn.lmo(A, compute_dtype="int32"), A_TYPE),
     "labels string": (lambda: jn.margins(A, "a"), "labels must be an integer array, got str"),
     "labels real": (lambda: jn.margins(A, V), "labels must be an integer array, got dtype float32"),
@@ -183,8 +185,9 @@ def test_parameters_of_the_wrong_kind_are_refused(case):
 def flags(function):
     """The keywords of a function that are truth values."""
     signature = inspect.signature(function).parameters.values()
-    shared = {"keepdims", "diagonal"} if any(Options in get_args(p.annotation) for p in signature) else set()
-    return shared | {p.name for p in signature if isinstance(p.default, bool)}
+    shared = {name for name, kind in Options.__annotations__.items() if kind is bool}
+    taken = shared if any(Options in get_args(p.annotation) for p in signature) else set()
+    return taken | {p.name for p in signature if isinstance(p.default, bool)}
 
 
 # Functions that have one, where CALLS has no call.
@@ -207,28 +210,84 @@ def test_numbers_and_words_are_no_truth_values(name):
     arrays, rest = CALLS.get(name, ([], {}))
     function = OTHERS.get(name, lambda **flags: call(name, dict.fromkeys(arrays, A), {**rest, **flags}))
     for flag in FLAGS[name]:
-        for bad in (1, 0.0, None, "no", np.array([True, False])):
-            with pytest.raises(TypeError, match=f"\\b{flag} must be True or False, got "):
-                function(**{flag: bad})
+        refused_as_flag(flag, lambda bad, flag=flag: function(**{flag: bad}))
 
 
-SHAPES = {"none": None, "number": 3, "word": "33", "reals": (3.0, 3.0), "short": (3,), "negative": (3, -1)}
+def refused_as_flag(flag, function):
+    for bad in (1, 0.0, None, "no", np.array([True, False])):
+        with pytest.raises(TypeError, match=f"\\b{flag} must be True or False, got "):
+            function(bad)
+    with pytest.raises(TypeError, match=f"\\b{flag} must be True or False, got "):
+        jax.jit(function)(True)
 
 
-@pytest.mark.parametrize("case", SHAPES)
-def test_shapes_and_types_without_arrays(case):
-    """Those that say so beforehand refuse what is none."""
-    with pytest.raises((TypeError, ValueError), match="shape must be "):
-        jn.explain(SHAPES[case], "float32", "nuc")
-    with pytest.raises((TypeError, ValueError), match="shape must be a pair of positive integers"):
-        jn.equivalence_constant("nuc", "fro", SHAPES[case])
-    with pytest.raises((TypeError, ValueError), match="shape must be a pair of positive integers"):
-        jn.LinearOperator((), lambda params, x: x, None, SHAPES[case], jnp.float32)
-    for bad in ("float33", None, 3, "int32", KEY.dtype):
-        with pytest.raises(TypeError, match="dtype must be a floating or complex type, got "):
-            jn.explain((3, 3), bad, "nuc")
-        with pytest.raises(TypeError, match="dtype must be a floating or complex type, got "):
-            jn.LinearOperator((), lambda params, x: x, None, (3, 3), bad)
+def test_flags_of_equinox_layers():
+    eqx = pytest.importorskip("equinox")
+    SpectralNorm = pytest.importorskip("jaxnorms.adapters.equinox").SpectralNorm
+    layer = eqx.nn.Linear(3, 2, key=KEY)
+    norm, state = eqx.nn.make_with_state(SpectralNorm)(layer, key=KEY)
+    refused_as_flag("inference", lambda bad: SpectralNorm(layer, key=KEY, inference=_something(bad)))
+    refused_as_flag("inference", lambda bad: norm(jnp.ones(3), state, inference=_something(bad)))
+
+
+def test_flags_of_nnx_layers():
+    nnx = pytest.importorskip("flax.nnx")
+    SpectralNorm = pytest.importorskip("jaxnorms.adapters.nnx").SpectralNorm
+    layer = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    norm = SpectralNorm(layer, rngs=nnx.Rngs(1))
+    calls = {
+        "use_running_average": lambda bad: SpectralNorm(layer, rngs=nnx.Rngs(1), use_running_average=bad),
+        "update_stats": lambda bad: norm(jnp.ones(3), update_stats=_something(bad)),
+    }
+    for flag, function in calls.items():
+        refused_as_flag(flag, function)
+    refused_as_flag("use_running_average", lambda bad: norm.set_view(use_running_average=_something(bad)))
+
+
+def _something(x):
+    """``x``, with another wrong thing for None, which is allowed there."""
+    return "none" if x is None else x
+
+
+SHAPED = {
+    "LinearOperator": lambda shape: jn.LinearOperator((), lambda params, x: x, None, shape, jnp.float32),
+    "equivalence_constant": lambda shape: jn.equivalence_constant("nuc", "fro", shape),
+    "explain": lambda shape: jn.explain(shape, "float32", "nuc"),
+}
+NO_SHAPES = {
+    "none": (None, TypeError),
+    "word": ("33", TypeError),
+    "reals": ((3.0, 3.0), TypeError),
+    "truth values": ((True, 3), TypeError),
+    "array of reals": (np.ones(2), TypeError),
+    "number": (3, ValueError),
+    "one side": ((3,), ValueError),
+    "negative": ((3, -1), ValueError),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_what_is_no_shape_is_refused(name):
+    for bad, kind in NO_SHAPES.values():
+        with pytest.raises(kind, match="shape must be "):
+            SHAPED[name](bad)
+    with pytest.raises(TypeError, match="shape must be "):
+        jax.eval_shape(lambda n: SHAPED[name]((n, 3)), 3)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPED.keys() - {"explain"}))
+def test_what_is_no_shape_of_one_matrix_is_refused(name):
+    for bad in ((0, 3), (3, 0), (2, 3, 4)):
+        with pytest.raises(ValueError, match="shape must be a pair of positive integers"):
+            SHAPED[name](bad)
+
+
+@pytest.mark.parametrize("bad", ["float33", None, 3, "int32", KEY.dtype, "float128"], ids=str)
+def test_what_is_no_floating_type_is_refused(bad):
+    with pytest.raises(TypeError, match="explain: dtype must be a floating or complex type, got "):
+        jn.explain((3, 3), bad, "nuc")
+    with pytest.raises(TypeError, match="LinearOperator: dtype must be a floating or complex type, got "):
+        jn.LinearOperator((), lambda params, x: x, None, (3, 3), bad)
 
 
 def test_keys_of_both_kinds_are_taken():

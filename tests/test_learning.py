@@ -163,7 +163,7 @@ def test_what_is_refused():
         jn.penalty({"w": w}, {"(": "nuc"})
     with pytest.raises(TypeError, match="where must be None"):
         jn.penalty({"w": w}, "nuc", where=3)
-    with pytest.raises(ValueError, match="batch_axes must be at least 0"):
+    with pytest.raises(ValueError, match="batch_axes must be an integer >= 0"):
         jn.penalty({"w": w}, "nuc", batch_axes=-1)
     with pytest.raises(TypeError, match="weight must be real"):
         jn.penalty({"w": w}, "nuc", 1j)
@@ -171,5 +171,5 @@ def test_what_is_refused():
         jn.clip_by_global_norm(w, jnp.ones(2))
     with pytest.raises(TypeError, match="max_norm must be real"):
         jn.clip_by_norm(w, COMPLEX.type(1), "nuc")
-    with pytest.raises(ValueError, match="by must be 'scaling' or 'projection'"):
+    with pytest.raises(ValueError, match="by must be one of 'scaling', 'projection'"):
         jn.clip_by_norm(w, 1.0, "nuc", by="rescaling")

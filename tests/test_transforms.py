@@ -267,7 +267,7 @@ def test_what_is_refused():
         transforms.scale_by_lmo(1)
     with pytest.raises(ValueError, match="must be a norm object or one of"):
         transforms.project_params(1.0, "speectral")
-    with pytest.raises(ValueError, match="by must be 'scaling' or 'projection'"):
+    with pytest.raises(ValueError, match="by must be one of 'scaling', 'projection'"):
         transforms.clip_by_matrix_norm(1.0, by="rescaling")
     with pytest.raises(TypeError, match="batch_axes must be an integer"):
         transforms.add_norm_penalty("nuc", batch_axes=1.5)
@@ -275,7 +275,7 @@ def test_what_is_refused():
         (transforms.proximal_step(0.1, "nuc"), ValueError, "proximal_step: params must be given", None),
         (transforms.project_params({"v": 1.0}, "nuc"), ValueError, "radius must have a pattern for the path 'w'", w),
         (transforms.add_norm_penalty("nuc", COMPLEX.type(1)), TypeError, "weight must be real", w),
-        (transforms.scale_by_lmo(tol=2.0), ValueError, "tol must be between 0 and 1", w),
+        (transforms.scale_by_lmo(tol=2.0), ValueError, "tol must be None or a number between 0 and 1", w),
     ):
         state = move.init(w)
         with pytest.raises(kind, match=message):

@@ -1,7 +1,7 @@
 """Operators known by their products alone, ``A(params) x = op.matvec(op.params, x)``.
 
 There is no dense G: a lift offers, in its place, ``pair(op, factors, other)`` = Re<G, B> from products with another
-operator B. Its derivative in the parameters of B, at those of A, is that of the norm, and is differentiated no further.
+operator B. Its derivative in the parameters of B, with B = A, is that of the norm, and is differentiated no further.
 So its factors need no rule of their own.
 """
 
@@ -51,8 +51,13 @@ def bilinear(op: Any, u: Array, v: Array) -> Array:
 
 
 def _slope(pair: Callable[[Any, Any, Any], Array], op: Any, factors: Any, dop: Any) -> Array:
-    def along(op: Any, factors: Any) -> Array:
-        return jax.jvp(partial(pair, op, factors), (op,), (dop,))[1]
+    """The derivative of ``pair(A, factors, B)`` in B = A along ``dop``, rematerialised like that of dense norms.
+
+    It is that of a pairing of products of the primal: JAX 0.8 cannot transpose a loop over tangents.
+    """
+
+    def along(a: Any, held: Any) -> Array:
+        return jax.jvp(partial(pair, a, held), (a,), (dop,))[1]
 
     return jax.checkpoint(along, prevent_cse=False)(op, factors)
 
@@ -68,5 +73,6 @@ def _(search, primals, tangents):
     (op, key), (dop, _) = primals, tangents
     op = only_derivative(op)
     u, s, vh = search(op, key)
+    # The first argument is there only to fit: vectors are held, no products.
     each = _slope(lambda _, pairs, other: bilinear(other, *pairs), op, (u.T, vh.conj()), dop)
     return (u, s, vh), (jnp.zeros_like(u), average(each, *blocks(op, s)), jnp.zeros_like(vh))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms import _checks
 from jaxnorms.adapters._iteration import normalize, start
 from jaxnorms.learning import SpectralNormState
 
@@ -78,14 +79,14 @@ class SpectralNorm(eqx.nn.StatefulLayer):
         self.weight_name = weight_name
         self.n_steps = n_steps
         self.input_shape = None if input_shape is None else tuple(input_shape)
-        self.inference = inference
+        self.inference = _checks.flag(inference, "inference")
         self.index = eqx.nn.StateIndex(start(key, _in_out(weight), block=block, **self._convolution()))
 
     def __call__(
         self, x: Array, state: eqx.nn.State, *, key: Array | None = None, inference: bool | None = None
     ) -> tuple[Array, eqx.nn.State]:
         """What ``layer(x)`` gives with the normalised weight, and the new state; ``key`` is for the layer, if given."""
-        inference = self.inference if inference is None else inference
+        inference = _checks.flag(self.inference if inference is None else inference, "inference")
         n_steps = 0 if inference and self.n_steps is not None else self.n_steps
         weight = getattr(self.layer, self.weight_name)
         vectors: SpectralNormState = state.get(self.index)

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms import _checks
 from jaxnorms.adapters._iteration import normalize, start
 from jaxnorms.learning import SpectralNormState
 
@@ -78,7 +79,7 @@ class SpectralNorm(nnx.Module):
         self.n_steps = n_steps
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.parameter = parameter
-        self.use_running_average = use_running_average
+        self.use_running_average = _checks.flag(use_running_average, "use_running_average")
         variable = getattr(layer, parameter, None)
         if not isinstance(variable, nnx.Variable) or variable[...].ndim < 2:
             raise ValueError(
@@ -92,7 +93,7 @@ class SpectralNorm(nnx.Module):
 
     def __call__(self, *args: Any, update_stats: bool | None = None, **kwargs: Any) -> Any:
         """What ``layer(*args, **kwargs)`` gives with the normalised kernel."""
-        update = not self.use_running_average if update_stats is None else update_stats
+        update = not self.use_running_average if update_stats is None else _checks.flag(update_stats, "update_stats")
         n_steps = self.n_steps if update or self.n_steps is None else 0
         variable = getattr(self.layer, self.parameter)
         state = SpectralNormState(self.u[...], self.v[...], self.residual[...])
@@ -107,7 +108,7 @@ class SpectralNorm(nnx.Module):
     def set_view(self, use_running_average: bool | None = None) -> None:
         """For ``nnx.view(model, use_running_average=...)``."""
         if use_running_average is not None:
-            self.use_running_average = use_running_average
+            self.use_running_average = _checks.flag(use_running_average, "use_running_average")
 
     def _matrix(self, kernel: Array) -> Array:
         """The kernel, or the matrix of a linear map that sums over other axes than all but the last."""

@@ -98,10 +98,7 @@ def allocate(
 
 
 def _checked(budget: Any, function: str) -> int:
-    limit = _checks.integer(budget, f"{function}: budget", "integer >= 0")
-    if limit < 0:
-        raise ValueError(f"{function}: budget must be an integer >= 0, got {limit}")
-    return limit
+    return _checks.integer(budget, f"{function}: budget", "an integer >= 0", least=0)
 
 
 def _spectra(stack: Stack, function: str) -> list[tuple[int, str, tuple[int, int], np.ndarray]]:

@@ -235,10 +235,9 @@ def audit_tensors(
     ``layout_of(tensor, axes)``: of a tensor whose kernels have so many axes.
     """
     selected, _, batch_of = check(None, where, batch_axes, "audit")
-    if not isinstance(energy, float | int) or isinstance(energy, bool):
-        raise TypeError(f"audit: energy must be a number, got {energy!r}")
+    energy = _checks.real(energy, "audit: energy", "a number above 0 and at most 1")
     if not 0 < energy <= 1:
-        raise ValueError(f"audit: energy must be above 0 and at most 1, got {energy}")
+        raise ValueError(f"audit: energy must be a number above 0 and at most 1, got {energy}")
     chosen, left_out = [], []
     for tensor, shown in tensors:
         batch = batch_of(tensor.name) or 0
@@ -254,9 +253,9 @@ def audit_tensors(
     rows = []
     with _Bar(sum(math.prod(x.shape[:batch]) for x, batch, _ in chosen), sys.stderr if progress else None) as bar:
         for tensor, batch, order in chosen:
-            rows += _rows(tensor, batch, order, float(energy), first, bar)
+            rows += _rows(tensor, batch, order, energy, first, bar)
     entries = sum(math.prod(tensor.shape) for tensor in left_out)
-    return Audit(tuple(rows), float(energy), len(left_out), entries)
+    return Audit(tuple(rows), energy, len(left_out), entries)
 
 
 def _on_host(leaf: Any) -> np.ndarray:

@@ -87,8 +87,7 @@ def clip_by_norm(
     Array([[2., 0.],
            [0., 1.]], dtype=float32)
     """
-    if by not in ("scaling", "projection"):
-        raise ValueError(f"clip_by_norm: by must be 'scaling' or 'projection', got {by!r}")
+    _checks.choice(by, "clip_by_norm: by", ("scaling", "projection"))
 
     def one(stack: Stack) -> Array:
         x, most = stack.matrices, stack.each(max_norm, "max_norm", "clip_by_norm")

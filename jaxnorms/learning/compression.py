@@ -1,7 +1,6 @@
 """Factors of low rank in the place of matrices."""
 
 import math
-import numbers
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,12 +136,8 @@ def _rank(value: Any, largest: int) -> int:
 
 
 def _real(value: Any, name: str, largest: float) -> float:
-    allowed = "a static number >= 0" if largest == np.inf else "a static number between 0 and 1"
-    if isinstance(value, np.ndarray | Array) and value.ndim == 0 and not isinstance(value, Tracer):
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"low_rank_approximation: {name} must be {allowed}, got {value!r}")
-    part = float(value)
+    allowed = "a number >= 0" if largest == np.inf else "a number between 0 and 1"
+    part = _checks.real(value, f"low_rank_approximation: {name}", allowed)
     if not 0 <= part <= largest:
         raise ValueError(f"low_rank_approximation: {name} must be {allowed}, got {value!r}")
     return part

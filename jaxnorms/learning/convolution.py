@@ -63,8 +63,8 @@ def conv_spectral_norm(
         padding=padding,
         dimension_numbers=dimension_numbers,
     )
-    if gram_steps is not None and (isinstance(gram_steps, bool) or not isinstance(gram_steps, int) or gram_steps < 0):
-        raise ValueError(f"conv_spectral_norm: gram_steps must be None or an integer >= 0, got {gram_steps!r}")
+    if gram_steps is not None:
+        gram_steps = _checks.integer(gram_steps, "conv_spectral_norm: gram_steps", "None or an integer >= 0", least=0)
     return replicated(partial(_norm, convolution=convolution, gram_steps=gram_steps), given)
 
 

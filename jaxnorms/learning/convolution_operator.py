@@ -1,7 +1,6 @@
 """Convolutions as linear operators: their arguments, checked, and their products with images."""
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,10 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from jaxnorms import _checks
 
 
 class Convolution(TypedDict, total=False):
@@ -82,7 +84,8 @@ def convolution_operator(
     order = kernel_order(kernel, dimension_numbers, function)
     dims = kernel.ndim - 2
     shape = _numbers(input_shape, "input_shape", dims, function)
-    steps = _numbers((strides,) * dims if isinstance(strides, int) else strides, "strides", dims, function)
+    several = isinstance(strides, Sequence | np.ndarray)
+    steps = _numbers(strides if several else (strides,) * dims, "strides", dims, function)
     if 0 in kernel.shape:
         raise ValueError(f"{function}: kernel must not be empty, got shape {kernel.shape}")
     padding = _padding(padding, dims, function)
@@ -101,7 +104,8 @@ def kernel_order(kernel: Array, dimension_numbers: Any, function: str) -> tuple[
     if isinstance(layout, tuple | list) and len(layout) == 3:
         layout = layout[1]
     if not isinstance(layout, str) or len(layout) != kernel.ndim or layout.count("I") != 1 or layout.count("O") != 1:
-        raise ValueError(
+        kind = ValueError if isinstance(layout, str | tuple | list) else TypeError
+        raise kind(
             f"{function}: dimension_numbers must be a layout of the kernel such as 'HWIO', with one letter for "
             f"each of its {kernel.ndim} axes, or three layouts, got {dimension_numbers!r}"
         )
@@ -110,10 +114,7 @@ def kernel_order(kernel: Array, dimension_numbers: Any, function: str) -> tuple[
 
 
 def _numbers(given: Any, name: str, dims: int, function: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(operator.index(n) for n in given)
-    except TypeError as error:
-        raise TypeError(f"{function}: {name} must be integers, got {given!r}") from error
+    numbers = _checks.integers(given, f"{function}: {name}", "integers")
     if len(numbers) != dims or min(numbers, default=1) < 1:
         raise ValueError(
             f"{function}: {name} must be {dims} positive integers, one for each spatial axis, got {given!r}"
@@ -122,11 +123,14 @@ def _numbers(given: Any, name: str, dims: int, function: str) -> tuple[int, ...]
 
 
 def _padding(padding: Any, dims: int, function: str) -> Any:
+    name, allowed = f"{function}: padding", f"'circular', 'SAME', 'VALID' or {dims} pairs of widths"
     if isinstance(padding, str):
         if padding in ("circular", "SAME", "VALID"):
             return padding
-    elif isinstance(padding, Sequence) and len(padding) == dims and all(len(p) == 2 for p in padding):
-        return tuple((operator.index(low), operator.index(high)) for low, high in padding)
-    raise ValueError(
-        f"{function}: padding must be 'circular', 'SAME', 'VALID' or {dims} pairs of widths, got {padding!r}"
-    )
+    elif not isinstance(padding, Sequence):
+        raise TypeError(f"{name} must be {allowed}, got {padding!r}")
+    else:
+        widths = tuple(_checks.integers(pair, name, allowed) for pair in padding)
+        if len(widths) == dims and all(len(pair) == 2 for pair in widths):
+            return widths
+    raise ValueError(f"{name} must be {allowed}, got {padding!r}")

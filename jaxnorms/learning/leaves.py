@@ -40,7 +40,7 @@ class Stack:
         numbers = []
         for _, path, count in self.leaves:
             value = number_of(path)
-            if value is None:
+            if value is None and isinstance(choice, Mapping):
                 raise ValueError(f"{function}: {name} must have a pattern for the path {path!r}")
             number = _checks.scalar(value, name, function).astype(self.real)
             numbers.append(jnp.broadcast_to(number, count))
@@ -93,10 +93,7 @@ def check(
         if norm is not None:
             as_norm(norm)
     for count in batch_axes.values() if isinstance(batch_axes, Mapping) else [batch_axes]:
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"{function}: batch_axes must be an integer, got {count!r}")
-        if count < 0:
-            raise ValueError(f"{function}: batch_axes must be at least 0, got {count}")
+        _checks.integer(count, f"{function}: batch_axes", "an integer >= 0", least=0)
     return selector(where, function), by_path(ord, "ord", function), by_path(batch_axes, "batch_axes", function)
 
 

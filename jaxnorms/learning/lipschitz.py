@@ -45,7 +45,7 @@ def stable_rank(
     refuse_unknown(how, "stable_rank", How)
     keepdims = _checks.flag(keepdims, "keepdims")
     if isinstance(a, LinearOperator):
-        if axis != (-2, -1) or keepdims:
+        if keepdims or _checks.integers(axis, "stable_rank: axis", "two integers") != (-2, -1):
             raise ValueError("stable_rank: axis and keepdims must be their defaults for a LinearOperator")
         return _squared_ratio(frobenius_norm(a), spectral_norm(a, **how))
     x = _checks.matrix(a, "stable_rank")
@@ -137,7 +137,7 @@ def lipschitz_bound(
             options = {**options, "dimension_numbers": "OI" + string.digits[:spatial]}
         size = replicated(partial(_kernel_sizes, kernel=kernel, options=options), jnp.asarray(kernel.leaf))
         constant = constant_of(kernel.path)
-        if constant is None:
+        if constant is None and isinstance(activations, Mapping):
             raise ValueError(f"{function}: activations must have a pattern for the path {kernel.path!r}")
         constant = _checks.scalar(constant, "activations", function).astype(size.mantissa.dtype)
         factors += [size, constants(jnp.broadcast_to(constant, size.mantissa.shape))]
@@ -182,8 +182,9 @@ def refuse_norms(ord: Ord, function: str) -> None:
 
 def acts_on_rows(out_axis: Any, function: str) -> bool:
     """Whether the map is ``x -> x W``."""
-    if out_axis not in (-1, -2):
-        raise ValueError(f"{function}: out_axis must be -1 (y = x W) or -2 (y = W x), got {out_axis!r}")
+    allowed = "-1 (y = x W) or -2 (y = W x)"
+    if _checks.integer(out_axis, f"{function}: out_axis", allowed) not in (-1, -2):
+        raise ValueError(f"{function}: out_axis must be {allowed}, got {out_axis!r}")
     return out_axis == -1
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -195,9 +194,8 @@ def _estimated(
         a, ok, _, e = prepare(x)
         sigma = spectral_norm(operator.of(a)) if isinstance(operator, _Matrix) else conv_spectral_norm(a, **options)
         return x, jnp.where(ok, sigma, jnp.nan), e, state
-    if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 0:
-        raise ValueError(f"{function}: n_steps must be None or an integer >= 0, got {n_steps!r}")
-    return x, *replicated(partial(_iterated, operator=operator, n_steps=int(n_steps)), x, state)
+    n_steps = _checks.integer(n_steps, f"{function}: n_steps", "None or an integer >= 0", least=0)
+    return x, *replicated(partial(_iterated, operator=operator, n_steps=n_steps), x, state)
 
 
 @partial(jax.jit, static_argnames=("operator", "block"))
