@@ -205,11 +205,7 @@ W = np.eye(3, dtype=REAL)
         (ValueError, "rank must be between 0 and .* got -1", lambda: low_rank_approximation(W, rank=-1)),
         (TypeError, "rank must be an integer, got 1.5", lambda: low_rank_approximation(W, rank=1.5)),
         (TypeError, "rank must be an integer, got True", lambda: low_rank_approximation(W, rank=True)),
-        (
-            TypeError,
-            "rank must be static",
-            lambda: jax.jit(lambda k: low_rank_approximation(W, rank=k))(1),
-        ),
+        (TypeError, "rank must be static", lambda: jax.jit(lambda k: low_rank_approximation(W, rank=k))(1)),
         (ValueError, "energy must be .* between 0 and 1, got 1.5", lambda: low_rank_approximation(W, energy=1.5)),
         (ValueError, "energy must be .* got nan", lambda: low_rank_approximation(W, energy=float("nan"))),
         (TypeError, "energy must be .* got '1'", lambda: low_rank_approximation(W, energy="1")),
