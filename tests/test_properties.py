@@ -9,6 +9,7 @@ as a named test in the file of its subject.
 """
 
 import functools
+import itertools
 import os
 
 import hypothesis
@@ -64,9 +65,14 @@ def norms(draw, side):
     return draw(st.sampled_from(kinds))()
 
 
+DRAWN = itertools.count(1)
+
+
 @st.composite
 def matrices(draw):
     """A ``(batch, m, n)`` stack: one spectrum, of ties and zeros among others, in different bases and sizes."""
+    if next(DRAWN) % 100 == 0:  # the programs of thousands take more maps of memory than a process may have
+        jax.clear_caches()
     m, n, batch = draw(st.integers(0, 12)), draw(st.integers(0, 12)), draw(st.integers(1, 3))
     dtype, seed, least = draw(st.sampled_from(TYPES)), draw(st.integers(0, 2**20)), min(m, n)
     values = st.sampled_from([0.0, 1.0, 1.0, 2.0, 3.0]) | st.floats(0.125, 4.0) | st.sampled_from([1e-3, 1e-6])
