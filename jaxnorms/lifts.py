@@ -131,12 +131,12 @@ class SpectralLift:
 
     def curvature(self, a: Array, e: Array) -> Array:
         x, ok, _, power = prepare(a)
-        e = scale(e, -power)
+        half = power // 2  # on either side: in reverse mode the last step comes first, and gaps divide in between
         u, s, vh = thin_svd(x)
         tol = tie_tolerance(s.dtype, *a.shape)
         along = self.gauge.ratio(s, tol).astype(a.dtype)
-        dg = turned(u, vh, e, partial(curvature_core, self.gauge, s, tol), along)
-        return poison(ok, on_grid(dg))
+        dg = turned(u, vh, scale(e, -half), partial(curvature_core, self.gauge, s, tol), along)
+        return poison(ok, on_grid(scale(dg, half - power)))
 
     def of_diagonal(self) -> EntrywiseLift:
         """The lift for ``diag(d)`` on the vector d, whose singular values are the ``|d_i|``."""

@@ -166,6 +166,19 @@ def test_worked_cases(wrap):
     close(tiny * REAL.type(1e-20), jax.hessian(jn.nuclear_norm)(a))
 
 
+def test_directions_as_large_as_the_matrix():
+    """Reverse mode divides by gaps before it divides by the size: found at 1e35, where that was infinite."""
+    a, e = prescribed(np.array([2, 2 - 1e-4, 1, 0.5]), (4, 4), REAL), gaussian((4, 4), REAL)
+
+    @jax.jit
+    def bent(a, e):
+        return jax.grad(lambda a: jax.jvp(jn.spectral_norm, (a,), (e,))[1])(a)
+
+    for power in (jnp.finfo(REAL).maxexp - 11, jnp.finfo(REAL).minexp + 11):
+        large = np.ldexp(a, power), np.ldexp(e, power)
+        np.testing.assert_allclose(bent(*large), bent(a, e), rtol=tolerance(REAL, size=1e4))
+
+
 def test_curvature_at_kinks():
     """The convention, in one place: along the manifold of smoothness as usual, zero across it.
 
