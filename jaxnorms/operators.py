@@ -56,8 +56,8 @@ class LinearOperator:
 
     Raises ``ValueError`` for another shape (when constructed), for functions that return another shape or type
     than stated, and for a ``matvec`` without a transpose where there is no ``rmatvec`` (when first used);
-    ``TypeError`` for functions that are not callable or not hashable. Source: Musco and Musco 2015 (the search);
-    Lewis 1995 (the derivative).
+    ``TypeError`` for functions that are not callable or not hashable, and for a shape or type that is none. Source:
+    Musco and Musco 2015 (the search); Lewis 1995 (the derivative).
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> def matvec(params, x):
