@@ -148,7 +148,7 @@ SMALLEST_OF_EMPTY = Difference(
 AXIS_OF_SCALAR = Difference(
     lambda sample: sample.x.ndim == 0 and sample.arguments.get("dim") in (0, -1),
     "to torch a number has an axis, to NumPy and JAX not",
-    "is out of range for an array with 0 axes",
+    "must name axes of an array with 0 axes",
 )
 BASIS_AT_ZERO = Difference(
     lambda sample: sample.x.ndim == 2 and sample.x.size > 0 and sample.ord in ("nuc", 2, -2),
