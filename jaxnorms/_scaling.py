@@ -58,6 +58,13 @@ def quotient(x: Array, y: Array) -> Array:
     return scale(x, -e) / scale(y, -e).astype(x.dtype)
 
 
+def common_exponent(e: Array, present: Array, lam: Array) -> Array:
+    """That of the larger of a matrix of exponent e, if ``present``, and ``lam^(1/2)``."""
+    least = jnp.iinfo(jnp.int32).min
+    common = jnp.maximum(jnp.where(present, e, least), jnp.where(lam > 0, (exponent(lam) + 1) // 2, least))
+    return jnp.where(present | (lam > 0), common, 0)
+
+
 def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:
     """Whether ``a`` is finite; ``max |a|``; its exponent, 0 if not finite."""
     largest = max_abs(a, names)

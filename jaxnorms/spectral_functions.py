@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
-from jaxnorms._scaling import exponent, scale
+from jaxnorms._scaling import common_exponent, exponent, magnitude, scale
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.scalar_functions import ByJax, Function, Plain
 from jaxnorms.spectrum_kinds import HERMITIAN, SINGULAR, Decomposed, Kind
@@ -279,4 +279,22 @@ def pinv(a: ArrayLike, rtol: float | None = None) -> Array:
 
 
 def _inverse(a: Array, *params: Array, kind: Kind, function: Function) -> Array:
-    return _image(a, *params, kind=kind, function=function).conj().T
+    y, e = _scaled_inverse(a, *params, kind=kind, function=function)
+    return scale(y, -e)
+
+
+def scaled_inverse(a: Array, lam: Array) -> tuple[Array, Array]:
+    """``y`` and ``e`` with ``regularized_inverse(a, lam) = y 2^-e``, of one matrix."""
+    return _scaled_inverse(a, lam, kind=SINGULAR, function=_Regularized())
+
+
+def _scaled_inverse(a: Array, *params: Array, kind: Kind, function: Function) -> tuple[Array, Array]:
+    """With the larger one of a and ``lam^(1/2)`` scaled to about 1: derivatives take the square of the inverse."""
+    ok, largest, e = magnitude(jax.lax.stop_gradient(a))
+    valid = jnp.asarray(True)
+    if params:
+        (lam,) = params
+        e, valid = common_exponent(e, largest > 0, lam), lam >= 0  # scaled, a small negative number would be zero
+        params = (scale(scale(lam, -e), -e),)
+    y = _image(jnp.where(ok, scale(a, -e), jnp.nan), *params, kind=kind, function=function)
+    return jnp.where(valid, y.conj().T, jnp.nan), e

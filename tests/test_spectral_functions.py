@@ -265,6 +265,32 @@ def test_inverses(shape, dtype):
             np.testing.assert_allclose(x, y, atol=limit * np.max(np.abs(y)))
 
 
+@pytest.mark.parametrize("part", [0.45, 0.8])
+def test_derivatives_of_inverses_over_the_whole_range(part):
+    """They are squares and cubes of the inverse; ``lam``, a square too, is in range for half the exponents alone."""
+    a, e, h = prescribed(np.array([3.0, 2, 1]), (5, 3), REAL), gaussian((5, 3), REAL, 1), gaussian((5, 3), REAL, 2)
+    inverses = [lambda a, size: jn.pinv(a)]
+    if part < 0.5:
+        inverses.append(lambda a, size: jn.regularized_inverse(a, size**2 / 2))
+    for inverse in inverses:
+
+        @jax.jit
+        def derivatives(size, a, e, h, inverse=inverse):
+            def f(a):
+                return inverse(a, size)
+
+            def bent(a):
+                return jax.jvp(f, (a,), (e,))[1]
+
+            return f(a), bent(a), jax.vjp(f, a)[1](h.T)[0].T, jax.jvp(bent, (a,), (h,))[1]
+
+        exact = derivatives(REAL.type(1), a, e, h)
+        for power in (int(part * jnp.finfo(REAL).maxexp), -int(part * jnp.finfo(REAL).maxexp)):
+            found = derivatives(REAL.type(2.0**power), *(np.ldexp(x, power) for x in (a, e, h)))
+            for x, y in zip(found, exact, strict=True):
+                np.testing.assert_allclose(np.ldexp(x, power), y, atol=tolerance(REAL, 100))
+
+
 @dtypes
 def test_pseudoinverse_at_fixed_rank(dtype):
     """Golub and Pereyra's formula, for the matrices of the rank that it has."""

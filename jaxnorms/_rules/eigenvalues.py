@@ -7,30 +7,31 @@ from jax import Array
 
 from jaxnorms._rules.ends import last_derivative
 from jaxnorms._rules.triplets import average
-from jaxnorms._scaling import max_abs, prepare, scale
+from jaxnorms._scaling import magnitude, max_abs, prepare, scale
 from jaxnorms.decompositions import hermitian_part, lapack, matmul, tie_tolerance
 
 
 @jax.custom_jvp
 def eigenvalues(a: Array) -> Array:
     """Of one matrix, ascending."""
-    return _values(a)[0]
+    return _unscaled(a, _pairs(a)[0])[0]
 
 
 @eigenvalues.defjvp
 def _(primals, tangents):
     (a,), (e,) = primals, tangents
-    w, v, ok = _values(a)
+    w, v = _pairs(a)
     slopes = average(
         jnp.sum((v.conj() * matmul(hermitian_part(e), v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool)
     )
-    return w, slopes * jnp.where(ok, 1.0, jnp.nan)
+    value, ok = _unscaled(a, w)
+    return value, slopes * jnp.where(ok, 1.0, jnp.nan)
 
 
-def _values(a: Array) -> tuple[Array, Array, Array]:
-    _, ok, _, power = prepare(jax.lax.stop_gradient(a))
-    w, v = _pairs(a)
-    return jnp.where(ok, scale(w, power), jnp.nan), v, ok
+def _unscaled(a: Array, w: Array) -> tuple[Array, Array]:
+    """Those of ``a``, and whether it is finite."""
+    ok, _, power = magnitude(jax.lax.stop_gradient(a))
+    return jnp.where(ok, scale(w, power), jnp.nan), ok
 
 
 @jax.custom_jvp
@@ -43,11 +44,13 @@ def _pairs(a: Array) -> tuple[Array, Array]:
 def _(primals, tangents):
     w, v = _pairs(*primals)
     ((a,), (w, v)), (e,) = last_derivative((primals, (w, v))), tangents
-    m = matmul(matmul(v.conj().T, hermitian_part(scale(e, -prepare(a)[3]))), v)
+    power = prepare(a)[3]
+    half = power // 2  # on either side: in reverse mode the last step comes first, and gaps divide in between
+    m = matmul(matmul(v.conj().T, hermitian_part(scale(e, -half))), v)
     tied = _tied(w)
     off = jnp.where(tied > 0, 0, 1 / jnp.where(tied > 0, 1, w[None, :] - w[:, None]))
     slopes = average(jnp.diagonal(m).real, tied, jnp.zeros(w.shape, bool))
-    return (w, v), (slopes, matmul(v, off.astype(m.dtype) * m))
+    return (w, v), (scale(slopes, half - power), scale(matmul(v, off.astype(m.dtype) * m), half - power))
 
 
 def _tied(w: Array) -> Array:

@@ -68,7 +68,9 @@ def _(search, primals, tangents):
     primal_out = _triplets(search, *primals)
     ((a, _), (u, s, vh)), (e, _) = last_derivative((primals, primal_out)), tangents
     tied, zero = blocks(a, s)
-    e = scale(e, -prepare(a)[3])
+    power = prepare(a)[3]
+    half = power // 2  # on either side: in reverse mode the last step comes first, and gaps divide in between
+    e = scale(e, -half)
     v = vh.conj().T
     ev, eu = matmul(e, v), matmul(e.conj().T, u)
     # With all triplets (p, t, q) of a: u' = p x + (1 - p p^H) e v / s and v' = q y + (1 - q q^H) e^H u / s.
@@ -84,7 +86,8 @@ def _(search, primals, tangents):
     slopes = jnp.sum(u.conj() * ev, axis=0)
     if jnp.iscomplexobj(a):  # the phase of a pair is carried by u alone
         du += u * (jax.lax.complex(jnp.zeros_like(slopes.real), slopes.imag) * inverse)[None, :]
-    return primal_out, (du, average(slopes.real, tied, zero), dv.conj().T)
+    changes = du, average(slopes.real, tied, zero), dv.conj().T
+    return primal_out, tuple(scale(x, half - power) for x in changes)
 
 
 def blocks(a: Any, s: Array) -> tuple[Array, Array]:
