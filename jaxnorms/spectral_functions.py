@@ -290,11 +290,11 @@ def scaled_inverse(a: Array, lam: Array) -> tuple[Array, Array]:
 
 def _scaled_inverse(a: Array, *params: Array, kind: Kind, function: Function) -> tuple[Array, Array]:
     """With the larger one of a and ``lam^(1/2)`` scaled to about 1: derivatives take the square of the inverse."""
-    ok, largest, e = magnitude(jax.lax.stop_gradient(a))
+    _, largest, e = magnitude(jax.lax.stop_gradient(a))
     valid = jnp.asarray(True)
     if params:
         (lam,) = params
         e, valid = common_exponent(e, largest > 0, lam), lam >= 0  # scaled, a small negative number would be zero
         params = (scale(scale(lam, -e), -e),)
-    y = _image(jnp.where(ok, scale(a, -e), jnp.nan), *params, kind=kind, function=function)
+    y = _image(scale(a, -e), *params, kind=kind, function=function)
     return jnp.where(valid, y.conj().T, jnp.nan), e
