@@ -6,6 +6,9 @@ most integers, ``floor(log2(x))`` is off by one below many powers of two, and ``
 for subnormal numbers too, cost more than the rest of a norm of small matrices.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -40,6 +43,13 @@ def scale(x: Array, e: Array) -> Array:
     return x * _power_of_two(half, x.real).astype(x.dtype) * _power_of_two(e - half, x.real).astype(x.dtype)
 
 
+def halves(e: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """To multiply by ``2**e`` before and after a linear map that divides by small gaps: in reverse mode the last step
+    comes first, so that neither alone would do."""
+    half = e // 2
+    return partial(scale, e=half), partial(scale, e=e - half)
+
+
 def _power_of_two(e: Array, like: Array) -> Array:
     """``2**e`` in the type of ``like``, for normal results."""
     fraction, above, kind = layout(like)
@@ -56,13 +66,6 @@ def quotient(x: Array, y: Array) -> Array:
     """``x / y`` for a scalar y of any size: compilers multiply by ``1 / y``, which may vanish."""
     e = exponent(jnp.abs(y))
     return scale(x, -e) / scale(y, -e).astype(x.dtype)
-
-
-def common_exponent(e: Array, present: Array, lam: Array) -> Array:
-    """That of the larger of a matrix of exponent e, if ``present``, and ``lam^(1/2)``."""
-    least = jnp.iinfo(jnp.int32).min
-    common = jnp.maximum(jnp.where(present, e, least), jnp.where(lam > 0, (exponent(lam) + 1) // 2, least))
-    return jnp.where(present | (lam > 0), common, 0)
 
 
 def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:

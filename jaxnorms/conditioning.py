@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxnorms import _checks
 from jaxnorms._batching import over_batch
 from jaxnorms._rules.inverses import guarded, inverse, steepest
-from jaxnorms._scaling import max_abs, prepare
+from jaxnorms._scaling import max_abs, prepare, quotient
 from jaxnorms.approximation import best_approximation
 from jaxnorms.condition_estimate import inverse_operator, refuse_inverse
 from jaxnorms.decompositions import tie_tolerance
@@ -123,7 +123,8 @@ def distance_to_singularity(a: ArrayLike | LinearOperator, *, inverse: LinearOpe
     Array(1., dtype=float32)
     """
     if isinstance(a, LinearOperator):
-        return 1 / spectral_norm(inverse_operator(a, inverse, "distance_to_singularity"))
+        size = spectral_norm(inverse_operator(a, inverse, "distance_to_singularity"))
+        return quotient(jnp.ones_like(size), size)
     refuse_inverse(a, inverse, "distance_to_singularity")
     x = _checks.matrix(a, "distance_to_singularity")
     refuse_empty(x, "distance_to_singularity")

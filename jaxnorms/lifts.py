@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._layout import on_grid
-from jaxnorms._scaling import max_abs, prepare, scale
+from jaxnorms._scaling import halves, max_abs, prepare
 from jaxnorms._split import Names, sum_over
 from jaxnorms.choice import run
 from jaxnorms.decompositions import thin_svd, tie_tolerance
@@ -131,12 +131,12 @@ class SpectralLift:
 
     def curvature(self, a: Array, e: Array) -> Array:
         x, ok, _, power = prepare(a)
-        half = power // 2  # on either side: in reverse mode the last step comes first, and gaps divide in between
+        before, after = halves(-power)
         u, s, vh = thin_svd(x)
         tol = tie_tolerance(s.dtype, *a.shape)
         along = self.gauge.ratio(s, tol).astype(a.dtype)
-        dg = turned(u, vh, scale(e, -half), partial(curvature_core, self.gauge, s, tol), along)
-        return poison(ok, on_grid(scale(dg, half - power)))
+        dg = turned(u, vh, before(e), partial(curvature_core, self.gauge, s, tol), along)
+        return poison(ok, on_grid(after(dg)))
 
     def of_diagonal(self) -> EntrywiseLift:
         """The lift for ``diag(d)`` on the vector d, whose singular values are the ``|d_i|``."""

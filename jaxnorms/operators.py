@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxnorms import _checks
-from jaxnorms._scaling import exponent, max_abs, scale
+from jaxnorms._scaling import exponent, halves, max_abs, scale
 from jaxnorms.decompositions import krylov
 
 _ENTRIES = 2**18  # of the products formed in one go, where there are as many as rows or columns
@@ -187,10 +187,10 @@ def scaled(op: LinearOperator) -> Scaled:
     start = jnp.asarray(np.random.default_rng(0).standard_normal((krylov.BLOCK, n)) / np.sqrt(n), op.dtype)
     largest = max_abs(forward(op, start))
     ok, e = jnp.isfinite(largest), exponent(largest)
-    half = e // 2
+    before, after = halves(-e)
 
     def between(product: Callable[[LinearOperator, Array], Array]) -> Product:
-        return lambda rows: jnp.where(ok, scale(product(op, scale(rows, -half)), half - e), 0)
+        return lambda rows: jnp.where(ok, after(product(op, before(rows))), 0)
 
     return Scaled(between(forward), between(adjoint), ok, largest, e)
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
-from jaxnorms._scaling import prepare, scale
+from jaxnorms._scaling import exponent, prepare, quotient, scale
 from jaxnorms.decompositions import matmul
 from jaxnorms.decompositions.truncated_svd import by_krylov, residual
 from jaxnorms.decompositions.truncated_svd import truncated_svd as find_triplets
@@ -199,20 +199,19 @@ def _summary(a: Array) -> SpectrumSummary:
 def summary_of(s: Array, size: int) -> SpectrumSummary:
     """That of a matrix with the singular values ``s`` and ``size`` rows or columns, whichever are more."""
     largest, least = (s[0], s[-1]) if s.size else (jnp.zeros((), s.dtype),) * 2
-    zero = largest == 0
-    t = s / jnp.where(zero, 1, largest)
-    total = jnp.sum(t)
+    zero, e = largest == 0, exponent(largest)
+    t = scale(s, -e)  # divided by what is about 1, since derivatives of a quotient divide by squares
+    total, squares = jnp.sum(t), jnp.sum(jnp.square(t))
     p = t / jnp.where(zero, 1, total)
     entropy = -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)))
-    squares = jnp.sum(jnp.square(t))
     floor = size * jnp.finfo(s.dtype).eps * largest
     singular = least == 0
     return SpectrumSummary(
         spectral_norm=largest,
-        nuclear_norm=largest * total,
-        frobenius_norm=largest * jnp.sqrt(jnp.where(zero, 1, squares)),
-        stable_rank=squares,
+        nuclear_norm=scale(total, e),
+        frobenius_norm=jnp.where(zero, 0, scale(jnp.sqrt(jnp.where(zero, 1, squares)), e)),
+        stable_rank=squares / jnp.where(zero, 1, jnp.square(scale(largest, -e))),
         effective_rank=jnp.where(zero, 0, jnp.exp(entropy)),
         numerical_rank=jnp.sum(s > floor),
-        cond=jnp.where(singular, jnp.inf, largest / jnp.where(singular, 1, least)),
+        cond=jnp.where(singular, jnp.inf, quotient(largest, jnp.where(singular, 1, least))),
     )

@@ -1,5 +1,6 @@
 """Functions of a matrix through its spectrum, with derivatives that never touch the phase or basis of its vectors."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
-from jaxnorms._scaling import common_exponent, exponent, magnitude, scale
+from jaxnorms._scaling import exponent, layout, scale
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.scalar_functions import ByJax, Function, Plain
 from jaxnorms.spectrum_kinds import HERMITIAN, SINGULAR, Decomposed, Kind
@@ -111,7 +112,7 @@ def spectral_function(
 
 
 def _image(a: Array, *params: Array, kind: Kind, function: Function) -> Array:
-    return _rules.spectral_image(kind, function, a, *params) if a.size else a
+    return _rules.spectral_image(kind, function, a, _rules.constant(kind.decompose, a), *params) if a.size else a
 
 
 def _matrix(a: ArrayLike, function: str, hermitian: bool) -> tuple[Array, Kind]:
@@ -190,7 +191,7 @@ class _Regularized(ByJax):
         t = scale(x, -e)
         square = jnp.square(t) + scale(scale(lam, -e), -e)
         zero = square == 0
-        return jnp.where(lam >= 0, jnp.where(zero, 0, scale(t / jnp.where(zero, 1, square), -e)), jnp.nan)
+        return jnp.where(zero, 0, scale(t / jnp.where(zero, 1, square), -e))
 
 
 def matrix_sqrt(a: ArrayLike) -> Array:
@@ -208,7 +209,12 @@ def matrix_sqrt(a: ArrayLike) -> Array:
     """
     x = _checks.square(a, "matrix_sqrt")
     root = _Root(tie_tolerance(_checks.working_dtype(x.dtype), *x.shape[-2:]))
-    return over_batch(_image, x, kind=HERMITIAN, function=root)
+    return over_batch(_root, x, function=root)
+
+
+def _root(a: Array, function: Function) -> Array:
+    y, e = _centred(a, kind=HERMITIAN, function=function, step=2)
+    return scale(y, e // 2)
 
 
 def matrix_log(a: ArrayLike) -> Array:
@@ -222,7 +228,13 @@ def matrix_log(a: ArrayLike) -> Array:
     Array([[0., 0.],
            [0., 0.]], dtype=float32)
     """
-    return over_batch(_image, _checks.square(a, "matrix_log"), kind=HERMITIAN, function=_Logarithm())
+    return over_batch(_logarithm, _checks.square(a, "matrix_log"))
+
+
+def _logarithm(a: Array) -> Array:
+    # In steps so large that ``e log 2`` is never what a small result is the rest of.
+    y, e = _centred(a, kind=HERMITIAN, function=_Logarithm(), step=layout(a.real)[1] // 2)
+    return y + (e.astype(a.dtype) * math.log(2)) * jnp.eye(*a.shape, dtype=a.dtype)
 
 
 def matrix_exp(a: ArrayLike) -> Array:
@@ -278,23 +290,35 @@ def pinv(a: ArrayLike, rtol: float | None = None) -> Array:
     return over_batch(_inverse, x, kind=SINGULAR, function=_Reciprocal(_checks.order(rtol, "rtol", 0.0)))
 
 
-def _inverse(a: Array, *params: Array, kind: Kind, function: Function) -> Array:
-    y, e = _scaled_inverse(a, *params, kind=kind, function=function)
-    return scale(y, -e)
+def _inverse(a: Array, *lam: Array, kind: Kind, function: Function) -> Array:
+    y, e = _centred(a, *lam, kind=kind, function=function)
+    return scale(y.conj().T, -e)
 
 
 def scaled_inverse(a: Array, lam: Array) -> tuple[Array, Array]:
     """``y`` and ``e`` with ``regularized_inverse(a, lam) = y 2^-e``, of one matrix."""
-    return _scaled_inverse(a, lam, kind=SINGULAR, function=_Regularized())
+    y, e = _centred(a, lam, kind=SINGULAR, function=_Regularized())
+    return y.conj().T, e
 
 
-def _scaled_inverse(a: Array, *params: Array, kind: Kind, function: Function) -> tuple[Array, Array]:
-    """With the larger one of a and ``lam^(1/2)`` scaled to about 1: derivatives take the square of the inverse."""
-    _, largest, e = magnitude(jax.lax.stop_gradient(a))
-    valid = jnp.asarray(True)
-    if params:
-        (lam,) = params
-        e, valid = common_exponent(e, largest > 0, lam), lam >= 0  # scaled, a small negative number would be zero
-        params = (scale(scale(lam, -e), -e),)
-    y = _image(scale(a, -e), *params, kind=kind, function=function)
-    return jnp.where(valid, y.conj().T, jnp.nan), e
+# Functions that a power of two passes through. Of the matrix itself the squares and cubes of reciprocals in their
+# derivatives would be out of range while what they give for a small direction is not.
+
+
+def _centred(a: Array, *lam: Array, kind: Kind, function: Function, step: int = 1) -> tuple[Array, Array]:
+    """The image of ``a 2^-e`` and ``lam 4^-e``, and e: the multiple of ``step`` that brings what is divided by, the
+    values where the function is not 0 and ``lam^(1/2)``, nearest to the middle of the range."""
+    if not a.size:
+        return a, jnp.zeros((), jnp.int32)
+    d = _rules.constant(kind.decompose, a)
+    sizes = jnp.where(function.without_cusp()(d.values, d.largest, *lam) != 0, jnp.abs(d.values), 0)
+    for number in lam:
+        sizes = jnp.maximum(sizes, jnp.sqrt(jnp.where(number > 0, number, 0)))
+    largest = jnp.max(sizes)
+    twice = exponent(largest) + exponent(jnp.min(jnp.where(sizes > 0, sizes, largest)))
+    e = (twice + step) // (2 * step) * step
+    scaled = d._replace(values=scale(d.values, -e))
+    y = _rules.spectral_image(kind, function, scale(a, -e), scaled, *(scale(scale(number, -e), -e) for number in lam))
+    for number in lam:
+        y = y * jnp.where(number >= 0, 1, jnp.nan).astype(y.dtype)  # scaled, a small negative one may be zero
+    return y, e

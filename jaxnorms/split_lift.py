@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import magnitude, prepare, scale
+from jaxnorms._scaling import halves, magnitude, prepare, scale
 from jaxnorms._split import Names, count, gathered, mine, sum_over, with_own_columns, with_whole_rows
 from jaxnorms.decompositions import krylov, matmul, tie_tolerance
 from jaxnorms.decompositions.cholesky_qr import tall_svd
@@ -56,8 +56,8 @@ class SplitSpectralLift:
 
     def curvature(self, a: Array, e: Array) -> Array:
         x, ok, _, power = prepare(a, self.names)
-        half = power // 2  # as in SpectralLift
-        e = self._tall(scale(e, -half))
+        before, after = halves(-power)
+        e = self._tall(before(e))
         u, s, vh = tall_svd(self._tall(x), self._total)
         ev = matmul(e, vh.conj().T)
         m = self._total(matmul(u.conj().T, ev))
@@ -65,7 +65,7 @@ class SplitSpectralLift:
         core, ratio = curvature_core(self.gauge, s, tol, m), self.gauge.ratio(s, tol).astype(a.dtype)
         # As of a tall matrix: columns of u that are too short, where s vanishes, are made up for by the rest.
         dg = matmul(matmul(u, core) + (ev - matmul(u, m)) * ratio[None, :], vh)
-        return poison(ok, self._block(scale(dg, half - power), a))
+        return poison(ok, self._block(after(dg), a))
 
     def _weights(self, s: Array, a: Array) -> Array:
         return self.gauge.subgradient(s, self._tolerance(a)).astype(a.dtype)

@@ -11,7 +11,7 @@ from jaxnorms import _checks
 from jaxnorms._batching import over_batch
 from jaxnorms._mesh import replicated
 from jaxnorms._rules.inverses import guarded, steepest
-from jaxnorms._scaling import common_exponent, magnitude, scale
+from jaxnorms._scaling import exponent, magnitude, scale
 from jaxnorms.conditioning import ends, ratio_or_inf, refuse_empty, where_finite
 from jaxnorms.decompositions import matmul
 from jaxnorms.operators import LinearOperator, checked, in_working_precision, scaled
@@ -39,11 +39,18 @@ def tikhonov_cond(a: ArrayLike, lam: ArrayLike) -> Array:
     return over_batch(_tikhonov_cond, x, along=(weight,))
 
 
+def _common_exponent(e: Array, present: Array, lam: Array) -> Array:
+    """That of the larger of a matrix of exponent e, if ``present``, and ``lam^(1/2)``."""
+    least = jnp.iinfo(jnp.int32).min
+    common = jnp.maximum(jnp.where(present, e, least), jnp.where(lam > 0, (exponent(lam) + 1) // 2, least))
+    return jnp.where(present | (lam > 0), common, 0)
+
+
 def _tikhonov_cond(a: Array, lam: Array) -> Array:
     ok, largest, e = magnitude(a)
     valid = (lam >= 0) & jnp.isfinite(lam)
     lam = jnp.where(valid, lam, 1)
-    e = common_exponent(e, largest > 0, lam)
+    e = _common_exponent(e, largest > 0, lam)
     first, last = ends(jnp.where(ok, scale(a, -e), 0))
     lam = scale(scale(lam, -e), -e)
     top, bottom = jnp.square(first) + lam, lam + (jnp.square(last) if a.shape[0] >= a.shape[1] else 0)
@@ -121,7 +128,7 @@ def _solved_rows(op: LinearOperator, rows: Array, lam: Array, tol: float | None)
     valid = (lam >= 0) & jnp.isfinite(lam) & by.ok
     lam = jnp.where(valid, lam, 1)
     # A 2^-e and lam 2^-2e, of which the larger one is about 1; then every right-hand side likewise.
-    e = common_exponent(by.e, by.largest > 0, lam)
+    e = _common_exponent(by.e, by.largest > 0, lam)
     shift, lam = by.e - e, scale(scale(lam, -e), -e).astype(op.dtype)
     accuracy = float(jnp.finfo(op.dtype).eps) ** (2 / 3) if tol is None else tol
 

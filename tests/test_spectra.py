@@ -118,6 +118,21 @@ def test_spectrum_summary():
     assert jn.spectrum_summary(jnp.zeros((2, 0, 3))).cond.shape == (2,)
 
 
+def test_gradients_of_the_summary_over_the_whole_range():
+    """Those of a quotient divide by squares: from 1e20 on in 32 bits they were finite and wrong."""
+
+    @jax.jit
+    def gradients(a):
+        return jax.jacobian(lambda a: jnp.stack([*jn.spectrum_summary(a)[:5], jn.spectrum_summary(a).cond]))(a)
+
+    a = prescribed(np.array([3.0, 2, 1]), (4, 3), REAL)
+    exact = gradients(a)
+    for power in (int(0.9 * jnp.finfo(REAL).maxexp), int(0.9 * jnp.finfo(REAL).minexp)):
+        found = gradients(np.ldexp(a, power))
+        close(found[:3], exact[:3])
+        close(np.ldexp(found[3:], power), exact[3:])
+
+
 ORDS = [jn.Schatten(inf), jn.Schatten(1), jn.Schatten(1.5), jn.Schatten(4), jn.KyFan(3), jn.KyFan(2, 2), "fro"]
 
 

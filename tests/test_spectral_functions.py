@@ -1,5 +1,6 @@
 """Functions of a matrix: polynomials are products, whose derivatives JAX takes exactly, at every spectrum."""
 
+import math
 from functools import partial
 
 import jax
@@ -265,30 +266,78 @@ def test_inverses(shape, dtype):
             np.testing.assert_allclose(x, y, atol=limit * np.max(np.abs(y)))
 
 
-@pytest.mark.parametrize("part", [0.45, 0.8])
-def test_derivatives_of_inverses_over_the_whole_range(part):
-    """They are squares and cubes of the inverse; ``lam``, a square too, is in range for half the exponents alone."""
-    a, e, h = prescribed(np.array([3.0, 2, 1]), (5, 3), REAL), gaussian((5, 3), REAL, 1), gaussian((5, 3), REAL, 2)
-    inverses = [lambda a, size: jn.pinv(a)]
-    if part < 0.5:
-        inverses.append(lambda a, size: jn.regularized_inverse(a, size**2 / 2))
-    for inverse in inverses:
+# With the degree in the matrix; of the logarithm the derivatives alone are homogeneous.
+HOMOGENEOUS = {
+    "pinv": (lambda a, size: jn.pinv(a), -1),
+    "regularized_inverse": (lambda a, size: jn.regularized_inverse(a, size**2 / 2), -1),
+    "regularized_inverse, hermitian": (lambda a, size: jn.regularized_inverse(a, size**2 / 2, hermitian=True), -1),
+    "matrix_sqrt": (lambda a, size: jn.matrix_sqrt(a), 0.5),
+    "matrix_log": (lambda a, size: jn.matrix_log(a), 0),
+}
 
-        @jax.jit
-        def derivatives(size, a, e, h, inverse=inverse):
-            def f(a):
-                return inverse(a, size)
 
-            def bent(a):
-                return jax.jvp(f, (a,), (e,))[1]
+@pytest.mark.parametrize(("name", "dtype"), [*((name, REAL) for name in HOMOGENEOUS), ("pinv", COMPLEX)], ids=str)
+def test_derivatives_over_the_whole_range(name, dtype):
+    """Of reciprocals they are squares and cubes; ``lam``, a square too, is in range for half the exponents alone."""
+    f, degree = HOMOGENEOUS[name]
+    shape = (5, 3) if name in ("pinv", "regularized_inverse") else (3, 3)
+    q, (e, h) = prescribed(np.ones(3), shape, dtype), (gaussian(shape, dtype, i) for i in (1, 2))
+    a = (q * np.array([3, 2, 1], REAL)) @ (q[:3] if shape == (5, 3) else q).conj().T
 
-            return f(a), bent(a), jax.vjp(f, a)[1](h.T)[0].T, jax.jvp(bent, (a,), (h,))[1]
+    @jax.jit
+    def derivatives(size, a, e, h):
+        def bent(a):
+            return jax.jvp(lambda a: f(a, size), (a,), (e,))[1]
 
-        exact = derivatives(REAL.type(1), a, e, h)
-        for power in (int(part * jnp.finfo(REAL).maxexp), -int(part * jnp.finfo(REAL).maxexp)):
-            found = derivatives(REAL.type(2.0**power), *(np.ldexp(x, power) for x in (a, e, h)))
-            for x, y in zip(found, exact, strict=True):
-                np.testing.assert_allclose(np.ldexp(x, power), y, atol=tolerance(REAL, 100))
+        def gradient(a):
+            return back_to(a)[0]
+
+        value = f(a, size)
+        weights = jnp.resize(jnp.arange(1, 8), value.shape).astype(value.dtype)
+        weights *= (size if degree < 0 else 1 + 0 * size).astype(value.dtype)
+
+        def back_to(a):
+            return jax.vjp(lambda a: f(a, size), a)[1](weights)
+
+        bends = jax.jvp(bent, (a,), (h,))[1], jax.vjp(gradient, a)[1](h)[0], jax.jvp(gradient, (a,), (h,))[1]
+        return value, bent(a), *bends, gradient(a)
+
+    exact = derivatives(REAL.type(1), a, e, h)
+    for power in (96, -96) if REAL.itemsize == 4 else (800, -800):
+        power = power // 2 if "regularized" in name else power
+        found = derivatives(REAL.type(2.0**power), *(x * REAL.type(2.0**power) for x in (a, e, h)))
+        for i, (x, y) in enumerate(zip(found, exact, strict=True)):
+            if i == 0 and name == "matrix_log":
+                y = np.asarray(y) + power * math.log(2) * np.eye(3)
+            shift = degree if i < 3 or degree < 0 else degree - 1
+            np.testing.assert_allclose(
+                np.asarray(x) * REAL.type(2.0 ** (-power * shift)), y, atol=tolerance(REAL, 200), err_msg=str(i)
+            )
+
+
+@pytest.mark.parametrize("hermitian", [False, True])
+def test_inverses_of_graded_matrices(hermitian):
+    """What ``lam`` and the least value decide is not lost beside a large one; bad ``lam`` has no derivative."""
+    size = float(jnp.finfo(REAL).max) ** 0.55
+    a, e, step = (jnp.diag(jnp.asarray(x, REAL)) for x in ([size, 1], [0, 1], [size, 0]))
+    inverse = partial(jn.regularized_inverse, hermitian=hermitian)
+
+    def inverse_sum(a, lam):
+        return jnp.sum(inverse(a, lam))
+
+    for value, expected in (
+        (inverse(a, 1.0), 0.5),
+        (jax.jvp(lambda a: inverse(a, 1.0), (step,), (e,))[1], 1),
+        (jax.grad(lambda lam: inverse(a, lam)[1, 1])(1.0) * e, -0.25),
+        (jax.jvp(lambda a: inverse(a, 0.0), (a,), (e,))[1], -1),
+        (jax.grad(lambda a: inverse(a, 0.0)[1, 1])(a), -1),
+    ):
+        np.testing.assert_allclose(value, np.diag([value[0, 0], expected]), rtol=tolerance(REAL))
+    for lam in (-1.0 / size, np.nan):
+        assert np.isnan(jax.grad(inverse_sum)(a, REAL.type(lam))).all()
+        assert np.isnan(jax.grad(inverse_sum, 1)(a, REAL.type(lam)))
+    np.testing.assert_allclose(jax.grad(lambda a: jn.pinv(a, 0.0)[1, 1])(a), -e, rtol=tolerance(REAL))
+    np.testing.assert_allclose(jn.tikhonov_solve(a, jnp.ones(2), 1.0)[1], 0.5, rtol=tolerance(REAL))
 
 
 @dtypes

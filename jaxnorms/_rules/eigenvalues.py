@@ -7,7 +7,7 @@ from jax import Array
 
 from jaxnorms._rules.ends import last_derivative
 from jaxnorms._rules.triplets import average
-from jaxnorms._scaling import magnitude, max_abs, prepare, scale
+from jaxnorms._scaling import halves, magnitude, max_abs, prepare, scale
 from jaxnorms.decompositions import hermitian_part, lapack, matmul, tie_tolerance
 
 
@@ -21,9 +21,7 @@ def eigenvalues(a: Array) -> Array:
 def _(primals, tangents):
     (a,), (e,) = primals, tangents
     w, v = _pairs(a)
-    slopes = average(
-        jnp.sum((v.conj() * matmul(hermitian_part(e), v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool)
-    )
+    slopes = average(jnp.sum((v.conj() * matmul(e, v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool))
     value, ok = _unscaled(a, w)
     return value, slopes * jnp.where(ok, 1.0, jnp.nan)
 
@@ -44,13 +42,12 @@ def _pairs(a: Array) -> tuple[Array, Array]:
 def _(primals, tangents):
     w, v = _pairs(*primals)
     ((a,), (w, v)), (e,) = last_derivative((primals, (w, v))), tangents
-    power = prepare(a)[3]
-    half = power // 2  # on either side: in reverse mode the last step comes first, and gaps divide in between
-    m = matmul(matmul(v.conj().T, hermitian_part(scale(e, -half))), v)
+    before, after = halves(-magnitude(a)[2])
+    m = matmul(matmul(v.conj().T, hermitian_part(before(e))), v)
     tied = _tied(w)
     off = jnp.where(tied > 0, 0, 1 / jnp.where(tied > 0, 1, w[None, :] - w[:, None]))
     slopes = average(jnp.diagonal(m).real, tied, jnp.zeros(w.shape, bool))
-    return (w, v), (scale(slopes, half - power), scale(matmul(v, off.astype(m.dtype) * m), half - power))
+    return (w, v), (after(slopes), after(matmul(v, off.astype(m.dtype) * m)))
 
 
 def _tied(w: Array) -> Array:

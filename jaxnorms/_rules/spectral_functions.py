@@ -22,28 +22,24 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxnorms._rules.ends import constant, last_derivative
-
-
-def spectral_image(kind: Any, f: Any, a: Array, *params: Array) -> Array:
-    """F of one matrix."""
-    return _image(kind, f, a, constant(kind.decompose, a), *params)
+from jaxnorms._rules.ends import last_derivative
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _image(kind: Any, f: Any, a: Array, decomposed: Any, *params: Array) -> Array:
+def spectral_image(kind: Any, f: Any, a: Array, decomposed: Any, *params: Array) -> Array:
+    """F of one matrix, from its decomposition, a constant."""
     return kind.image(f, decomposed, *params)
 
 
-@_image.defjvp
+@spectral_image.defjvp
 def _(kind, f, primals, tangents):
     (a, decomposed, *params), (e, _, *rates) = primals, tangents
 
     def by_rates(*unit: Array) -> Array:
-        return _image(kind, f.rate(), a, decomposed, *params, *unit)
+        return spectral_image(kind, f.rate(), a, decomposed, *params, *unit)
 
     tangent = _change(kind, f, a, e, decomposed, params) + _combined(by_rates, rates)
-    return _image(kind, f, *primals), tangent
+    return spectral_image(kind, f, *primals), tangent
 
 
 def _combined(f: Callable[..., Array], rates: list[Array], batch: int = 0) -> Array | int:

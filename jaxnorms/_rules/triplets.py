@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._rules.ends import last_derivative
-from jaxnorms._scaling import magnitude, prepare, scale
+from jaxnorms._scaling import halves, magnitude, prepare, scale
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
 
 Search = Callable[[Any, Array | None], tuple[Array, Array, Array]]
@@ -68,9 +68,8 @@ def _(search, primals, tangents):
     primal_out = _triplets(search, *primals)
     ((a, _), (u, s, vh)), (e, _) = last_derivative((primals, primal_out)), tangents
     tied, zero = blocks(a, s)
-    power = prepare(a)[3]
-    half = power // 2  # on either side: in reverse mode the last step comes first, and gaps divide in between
-    e = scale(e, -half)
+    before, after = halves(-magnitude(a)[2])
+    e = before(e)
     v = vh.conj().T
     ev, eu = matmul(e, v), matmul(e.conj().T, u)
     # With all triplets (p, t, q) of a: u' = p x + (1 - p p^H) e v / s and v' = q y + (1 - q q^H) e^H u / s.
@@ -87,7 +86,7 @@ def _(search, primals, tangents):
     if jnp.iscomplexobj(a):  # the phase of a pair is carried by u alone
         du += u * (jax.lax.complex(jnp.zeros_like(slopes.real), slopes.imag) * inverse)[None, :]
     changes = du, average(slopes.real, tied, zero), dv.conj().T
-    return primal_out, tuple(scale(x, half - power) for x in changes)
+    return primal_out, tuple(map(after, changes))
 
 
 def blocks(a: Any, s: Array) -> tuple[Array, Array]:

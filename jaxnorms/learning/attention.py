@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxnorms import _checks
+from jaxnorms._scaling import exponent, scale
 from jaxnorms.learning.factored import factored_singular_values, factored_spectral_norm
 from jaxnorms.spectra import summary_of
 
@@ -69,9 +70,8 @@ def attention_rank_profile(q: ArrayLike, k: ArrayLike) -> AttentionRankProfile:
 
 def _profile(s: Array, size: int) -> tuple[Array, Array, Array, Array]:
     summary = summary_of(s, size)
-    zero = summary.spectral_norm == 0
-    squares = jnp.square(s / jnp.where(zero, 1, summary.spectral_norm))
-    energy = jnp.cumsum(squares) / jnp.where(zero, 1, summary.stable_rank)
+    squares = jnp.square(scale(s, -exponent(summary.spectral_norm)))
+    energy = jnp.cumsum(squares) / jnp.where(summary.spectral_norm == 0, 1, jnp.sum(squares))
     return energy, summary.stable_rank, summary.effective_rank, summary.numerical_rank
 
 
