@@ -179,7 +179,7 @@ def devices() -> None:
     counts = collections.Counter(_devices(case) for case in report.cases if case.outcome == "passed")
     counts.pop(None, None)
     rows = sorted(counts.items())
-    good = set(counts) >= {f"{n} devices, {kind} mesh" for n in (1, 2, 4, 8) for kind in ("automatic", "explicit")}
+    good = set(counts) >= {_mesh(n, kind) for n in (1, 2, 4, 8) for kind in ("automatic", "explicit")}
     good = good and set(counts) >= {f"{n} processes, as one" for n in (2, 4)}
     write("devices", table(["devices", "tests passed"], rows), good)
 
@@ -193,8 +193,12 @@ def _devices(case: Case) -> str | None:
         count = "4" if re.search(r"\[4\]|of four", case.name) else "2"
         return f"{count} processes, " + ("of which one is lost" if "lost" in case.name else "as one")
     if "device_counts" in case.file:
-        return f"{re.search(r'[0-9]', case.name)[0]} devices, {kind} mesh"
-    return "4 devices, inside `shard_map`" if "shard_map" in case.file else f"8 devices, {kind} mesh"
+        return _mesh(int(re.search(r"[0-9]", case.name)[0]), kind)
+    return "4 devices, inside `shard_map`" if "shard_map" in case.file else _mesh(8, kind)
+
+
+def _mesh(count: int, kind: str) -> str:
+    return f"{count} device{'s' if count > 1 else ''}, {kind} mesh"
 
 
 TABLES = {"peers": peers, "properties": properties, "devices": devices}
