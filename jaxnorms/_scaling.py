@@ -65,7 +65,8 @@ def layout(x: Array) -> tuple[int, int, jnp.dtype]:
 def quotient(x: Array, y: Array) -> Array:
     """``x / y`` for a scalar y of any size: compilers multiply by ``1 / y``, which may vanish."""
     e = exponent(jnp.abs(y))
-    return scale(x, -e) / scale(y, -e).astype(x.dtype)
+    before, after = halves(-e)
+    return after(before(x) / scale(y, -e).astype(x.dtype))
 
 
 def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:

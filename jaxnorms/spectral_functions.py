@@ -1,6 +1,5 @@
 """Functions of a matrix through its spectrum, with derivatives that never touch the phase or basis of its vectors."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,12 +93,13 @@ def spectral_function(
     Twice differentiable in ``a`` and ``params``, in every mode, at repeated values too, by divided differences, for
     which f must have so many derivatives; terms that are infinite at a tie, or at zero singular values, are left out.
     Those of first order are accurate to about ``eps`` for a smooth f, of second order to about ``eps**(2/3)``, relative
-    to the size of f' and f'' in between, if f itself is as accurate as ``f(x) + eps max|x| f'(x)``. A kink or jump of f
-    at an eigenvalue is decided by its rounding. A third derivative, mixed ones included, raises ``ValueError``. NaN or
-    infinite entries give NaN. Raises ``ValueError`` for shapes other than stated, for an f that returns another shape
-    or complex numbers, or closes over a traced value, ``TypeError`` for complex ``params``. Cost: one decomposition,
-    4 products for a derivative, about 12 for a second one (50 for singular values), and n^2 evaluations of f and its
-    derivatives. Source: Daleckii and Krein 1965; Noferini 2017 (singular values).
+    to the size of f' and f'' in between, if f itself is as accurate as ``f(x) + eps max|x| f'(x)``; f' and f'' must be
+    in range, which of the logarithm f'' is for sizes between about 1e-19 and 1e19 in single precision. A kink or jump
+    of f at an eigenvalue is decided by its rounding. A third derivative, mixed ones included, raises ``ValueError``.
+    NaN or infinite entries give NaN. Raises ``ValueError`` for shapes other than stated, for an f that returns another
+    shape or complex numbers, or closes over a traced value, ``TypeError`` for complex ``params``. Cost: one
+    decomposition, 4 products for a derivative, about 12 for a second one (50 for singular values), and n^2 evaluations
+    of f and its derivatives. Source: Daleckii and Krein 1965; Noferini 2017 (singular values).
 
     >>> import jax, jax.numpy as jnp, jaxnorms as jn
     >>> jn.spectral_function(jnp.sqrt, jnp.array([[0.0, 4.0], [-9.0, 0.0]]))
@@ -209,12 +209,7 @@ def matrix_sqrt(a: ArrayLike) -> Array:
     """
     x = _checks.square(a, "matrix_sqrt")
     root = _Root(tie_tolerance(_checks.working_dtype(x.dtype), *x.shape[-2:]))
-    return over_batch(_root, x, function=root)
-
-
-def _root(a: Array, function: Function) -> Array:
-    y, e = _centred(a, kind=HERMITIAN, function=function, step=2)
-    return scale(y, e // 2)
+    return over_batch(_image, x, kind=HERMITIAN, function=root)
 
 
 def matrix_log(a: ArrayLike) -> Array:
@@ -228,13 +223,7 @@ def matrix_log(a: ArrayLike) -> Array:
     Array([[0., 0.],
            [0., 0.]], dtype=float32)
     """
-    return over_batch(_logarithm, _checks.square(a, "matrix_log"))
-
-
-def _logarithm(a: Array) -> Array:
-    # In steps so large that ``e log 2`` is never what a small result is the rest of.
-    y, e = _centred(a, kind=HERMITIAN, function=_Logarithm(), step=layout(a.real)[1] // 2)
-    return y + (e.astype(a.dtype) * math.log(2)) * jnp.eye(*a.shape, dtype=a.dtype)
+    return over_batch(_image, _checks.square(a, "matrix_log"), kind=HERMITIAN, function=_Logarithm())
 
 
 def matrix_exp(a: ArrayLike) -> Array:
@@ -268,7 +257,7 @@ def regularized_inverse(a: ArrayLike, lam: ArrayLike, *, hermitian: bool = False
            [0. , 0. ]], dtype=float32)
     """
     x, kind = _matrix(a, "regularized_inverse", hermitian)
-    return over_batch(_inverse, x, along=(_checks.number(lam, "lam", x),), kind=kind, function=_Regularized())
+    return over_batch(_regularized, x, along=(_checks.number(lam, "lam", x),), kind=kind)
 
 
 def pinv(a: ArrayLike, rtol: float | None = None) -> Array:
@@ -287,38 +276,42 @@ def pinv(a: ArrayLike, rtol: float | None = None) -> Array:
     x = _checks.matrix(a, "pinv")
     if rtol is None:
         rtol = max(1, *x.shape[-2:]) * float(jnp.finfo(x.dtype).eps)
-    return over_batch(_inverse, x, kind=SINGULAR, function=_Reciprocal(_checks.order(rtol, "rtol", 0.0)))
+    return over_batch(_pseudoinverse, x, rtol=_checks.order(rtol, "rtol", 0.0))
 
 
-def _inverse(a: Array, *lam: Array, kind: Kind, function: Function) -> Array:
-    y, e = _centred(a, *lam, kind=kind, function=function)
-    return scale(y.conj().T, -e)
-
-
-def scaled_inverse(a: Array, lam: Array) -> tuple[Array, Array]:
-    """``y`` and ``e`` with ``regularized_inverse(a, lam) = y 2^-e``, of one matrix."""
-    y, e = _centred(a, lam, kind=SINGULAR, function=_Regularized())
-    return y.conj().T, e
-
-
-# Functions that a power of two passes through. Of the matrix itself the squares and cubes of reciprocals in their
-# derivatives would be out of range while what they give for a small direction is not.
-
-
-def _centred(a: Array, *lam: Array, kind: Kind, function: Function, step: int = 1) -> tuple[Array, Array]:
-    """The image of ``a 2^-e`` and ``lam 4^-e``, and e: the multiple of ``step`` that brings what is divided by, the
-    values where the function is not 0 and ``lam^(1/2)``, nearest to the middle of the range."""
+def _pseudoinverse(a: Array, rtol: float) -> Array:
     if not a.size:
-        return a, jnp.zeros((), jnp.int32)
+        return a.T
+    d = _rules.constant(SINGULAR.decompose, a)
+    e = _middle(jnp.where(d.values > rtol * d.largest, d.values, 0))
+    return scale(_inverse(a, d, e, SINGULAR, _Reciprocal(rtol)), -e)
+
+
+def _regularized(a: Array, lam: Array, kind: Kind) -> Array:
+    y, e = scaled_inverse(a, lam, kind)
+    return scale(y, -e)
+
+
+def scaled_inverse(a: Array, lam: Array, kind: Kind = SINGULAR) -> tuple[Array, Array]:
+    """``y`` and ``e`` with ``regularized_inverse(a, lam) = y 2^-e``, of one matrix."""
+    if not a.size:
+        return a.T, jnp.zeros((), jnp.int32)
     d = _rules.constant(kind.decompose, a)
-    sizes = jnp.where(function.without_cusp()(d.values, d.largest, *lam) != 0, jnp.abs(d.values), 0)
-    for number in lam:
-        sizes = jnp.maximum(sizes, jnp.sqrt(jnp.where(number > 0, number, 0)))
-    largest = jnp.max(sizes)
-    twice = exponent(largest) + exponent(jnp.min(jnp.where(sizes > 0, sizes, largest)))
-    e = (twice + step) // (2 * step) * step
+    e = _middle(jnp.maximum(jnp.abs(d.values), jnp.sqrt(jnp.where(lam > 0, lam, 0))))
+    y = _inverse(a, d, e, kind, _Regularized(), scale(scale(lam, -e), -e))
+    return y * jnp.where(lam >= 0, 1, jnp.nan).astype(y.dtype), e  # scaled, a small negative one may be zero
+
+
+def _inverse(a: Array, d: Decomposed, e: Array, kind: Kind, function: Function, *params: Array) -> Array:
+    """Of ``a 2^-e``, from the decomposition d of ``a``: of ``a`` itself the squares and cubes of reciprocals in the
+    derivatives would be out of range while what they give for a small direction is not."""
     scaled = d._replace(values=scale(d.values, -e))
-    y = _rules.spectral_image(kind, function, scale(a, -e), scaled, *(scale(scale(number, -e), -e) for number in lam))
-    for number in lam:
-        y = y * jnp.where(number >= 0, 1, jnp.nan).astype(y.dtype)  # scaled, a small negative one may be zero
-    return y, e
+    return _rules.spectral_image(kind, function, scale(a, -e), scaled, *params).conj().T
+
+
+def _middle(sizes: Array) -> Array:
+    """The exponent in the middle of those of the nonzero sizes, which are to be divided by; at most so large that the
+    reciprocal of the cube of the least one is in range, and at least that the largest one is."""
+    largest, (_, above, _) = jnp.max(sizes), layout(sizes)
+    high, low = exponent(largest), exponent(jnp.min(jnp.where(sizes > 0, sizes, largest)))
+    return jnp.maximum(jnp.minimum((high + low) // 2, low + above // 3 - 2), high - above + 2)

@@ -100,7 +100,8 @@ def tikhonov_solve(a: ArrayLike | LinearOperator, b: ArrayLike, lam: ArrayLike, 
 
 def _solve(a: Array, lam: Array, b: Array) -> Array:
     y, e = scaled_inverse(a, lam)
-    return scale(matmul(y, b), -e)
+    size = magnitude(b)[2]
+    return scale(matmul(y, scale(b, -size)), size - e)
 
 
 def _solve_by_products(op: LinearOperator, b: Array, lam: ArrayLike, tol: float | None) -> Array:

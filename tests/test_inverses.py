@@ -1,6 +1,5 @@
-"""Inverses of matrices, regularised or not, and other functions that a power of two passes through."""
+"""Inverses of matrices, regularised or not, of every size."""
 
-import math
 from functools import partial
 
 import jax
@@ -42,78 +41,92 @@ def test_inverses(shape, dtype):
             np.testing.assert_allclose(x, y, atol=limit * np.max(np.abs(y)))
 
 
-# With the degree in the matrix; of the logarithm the derivatives alone are homogeneous.
-HOMOGENEOUS = {
-    "pinv": (lambda a, size: jn.pinv(a), -1),
-    "regularized_inverse": (lambda a, size: jn.regularized_inverse(a, size**2 / 2), -1),
-    "regularized_inverse, hermitian": (lambda a, size: jn.regularized_inverse(a, size**2 / 2, hermitian=True), -1),
-    "matrix_sqrt": (lambda a, size: jn.matrix_sqrt(a), 0.5),
-    "matrix_log": (lambda a, size: jn.matrix_log(a), 0),
+INVERSES = {
+    "pinv": lambda a, size: jn.pinv(a),
+    "regularized": lambda a, size: jn.regularized_inverse(a, size**2 / 2),
+    "hermitian": lambda a, size: jn.regularized_inverse(a, size**2 / 2, hermitian=True),
 }
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, REAL) for name in HOMOGENEOUS), ("pinv", COMPLEX)], ids=str)
+@pytest.mark.parametrize(("name", "dtype"), [*((name, REAL) for name in INVERSES), ("pinv", COMPLEX)], ids=str)
 def test_derivatives_over_the_whole_range(name, dtype):
-    """Of reciprocals they are squares and cubes; ``lam``, a square too, is in range for half the exponents alone."""
-    f, degree = HOMOGENEOUS[name]
-    shape = (5, 3) if name in ("pinv", "regularized_inverse") else (3, 3)
+    """They are squares and cubes of the inverse; ``lam``, a square too, is in range for half the exponents alone."""
+    shape = (3, 3) if name == "hermitian" else (5, 3)
     q, (e, h) = prescribed(np.ones(3), shape, dtype), (gaussian(shape, dtype, i) for i in (1, 2))
-    a = (q * np.array([3, 2, 1], REAL)) @ (q[:3] if shape == (5, 3) else q).conj().T
+    a = (q * np.array([3, 2, 1], REAL)) @ (q if name == "hermitian" else q[:3]).conj().T
 
     @jax.jit
     def derivatives(size, a, e, h):
+        def inverse(a):
+            return INVERSES[name](a, size)
+
         def bent(a):
-            return jax.jvp(lambda a: f(a, size), (a,), (e,))[1]
+            return jax.jvp(inverse, (a,), (e,))[1]
 
         def gradient(a):
-            return back_to(a)[0]
-
-        value = f(a, size)
-        weights = jnp.resize(jnp.arange(1, 8), value.shape).astype(value.dtype)
-        weights *= (size if degree < 0 else 1 + 0 * size).astype(value.dtype)
-
-        def back_to(a):
-            return jax.vjp(lambda a: f(a, size), a)[1](weights)
+            value, back_to = jax.vjp(inverse, a)
+            return back_to(jnp.resize(jnp.arange(1, 8), value.shape).astype(dtype) * size.astype(dtype))[0]
 
         bends = jax.jvp(bent, (a,), (h,))[1], jax.vjp(gradient, a)[1](h)[0], jax.jvp(gradient, (a,), (h,))[1]
-        return value, bent(a), *bends, gradient(a)
+        return inverse(a), bent(a), *bends, gradient(a)
 
     exact = derivatives(REAL.type(1), a, e, h)
-    for power in (96, -96) if REAL.itemsize == 4 else (800, -800):
-        power = power // 2 if "regularized" in name else power
-        found = derivatives(REAL.type(2.0**power), *(x * REAL.type(2.0**power) for x in (a, e, h)))
-        for i, (x, y) in enumerate(zip(found, exact, strict=True)):
-            if i == 0 and name == "matrix_log":
-                y = np.asarray(y) + power * math.log(2) * np.eye(3)
-            shift = degree if i < 3 or degree < 0 else degree - 1
-            np.testing.assert_allclose(
-                np.asarray(x) * REAL.type(2.0 ** (-power * shift)), y, atol=tolerance(REAL, 200), err_msg=str(i)
-            )
+    whole = int(0.75 * jnp.finfo(REAL).maxexp) // (1 if name == "pinv" else 2)
+    for size in (REAL.type(2.0**whole), REAL.type(2.0**-whole)):
+        for i, (x, y) in enumerate(zip(derivatives(size, *(x * size for x in (a, e, h))), exact, strict=True)):
+            np.testing.assert_allclose(np.asarray(x) * size, y, atol=tolerance(REAL, 200), err_msg=str(i))
 
 
 @pytest.mark.parametrize("hermitian", [False, True])
-def test_inverses_of_graded_matrices(hermitian):
+@pytest.mark.parametrize("part", [0.3, 0.65])
+def test_graded_matrices(part, hermitian):
     """What ``lam`` and the least value decide is not lost beside a large one; bad ``lam`` has no derivative."""
-    size = float(jnp.finfo(REAL).max) ** 0.55
-    a, e, step = (jnp.diag(jnp.asarray(x, REAL)) for x in ([size, 1], [0, 1], [size, 0]))
-    inverse = partial(jn.regularized_inverse, hermitian=hermitian)
+    size = float(jnp.finfo(REAL).max) ** part
+    a, e = (jnp.diag(jnp.asarray(x, REAL)) for x in ([size, 1], [0, 1]))
 
-    def inverse_sum(a, lam):
-        return jnp.sum(inverse(a, lam))
+    @jax.jit
+    def derivatives(a, lam):
+        def f(a, lam):
+            return jn.regularized_inverse(a, lam, hermitian=hermitian)
 
-    for value, expected in (
-        (inverse(a, 1.0), 0.5),
-        (jax.jvp(lambda a: inverse(a, 1.0), (step,), (e,))[1], 1),
-        (jax.grad(lambda lam: inverse(a, lam)[1, 1])(1.0) * e, -0.25),
-        (jax.jvp(lambda a: inverse(a, 0.0), (a,), (e,))[1], -1),
-        (jax.grad(lambda a: inverse(a, 0.0)[1, 1])(a), -1),
-    ):
-        np.testing.assert_allclose(value, np.diag([value[0, 0], expected]), rtol=tolerance(REAL))
+        def gradient(a):
+            return jax.grad(lambda a: f(a, lam)[1, 1])(a)
+
+        def bent(a):
+            return jax.jvp(lambda a: f(a, lam), (a,), (e,))[1]
+
+        bends = jax.jvp(bent, (a,), (e,))[1], jax.jvp(gradient, (a,), (e,))[1]
+        return f(a, lam), bent(a), gradient(a), *bends, jax.grad(lambda lam: f(a, lam)[1, 1])(lam) * e
+
+    def of_least(lam):
+        """x / (x^2 + lam) and its derivatives at 1."""
+        first, second = (lam - 1) / (1 + lam) ** 2, (2 - 6 * lam) / (1 + lam) ** 3
+        return 1 / (1 + lam), first, first, second, second, -1 / (1 + lam) ** 2
+
+    for lam in (0.0, 0.5, 1.0):
+        for i, (value, least) in enumerate(zip(derivatives(a, REAL.type(lam)), of_least(lam), strict=True)):
+            expected = np.diag([1 / size if i == 0 else 0, least])
+            if lam or i < 5:  # beside lam = 0 there is no negative one
+                np.testing.assert_allclose(
+                    value, expected, rtol=tolerance(REAL, 50), atol=tolerance(REAL), err_msg=str(i)
+                )
     for lam in (-1.0 / size, np.nan):
-        assert np.isnan(jax.grad(inverse_sum)(a, REAL.type(lam))).all()
-        assert np.isnan(jax.grad(inverse_sum, 1)(a, REAL.type(lam)))
-    np.testing.assert_allclose(jax.grad(lambda a: jn.pinv(a, 0.0)[1, 1])(a), -e, rtol=tolerance(REAL))
-    np.testing.assert_allclose(jn.tikhonov_solve(a, jnp.ones(2), 1.0)[1], 0.5, rtol=tolerance(REAL))
+        assert all(np.isnan(x).any() for x in derivatives(a, REAL.type(lam)))
+
+
+def test_regularized_inverse_at_the_ends():
+    """Where 1 / s is lost, or lam is next to the largest values: found as NaN, and as 0 of a solve."""
+    top = 0.9 * float(jnp.finfo(REAL).max)
+    for lam in (0.0, 1.0, 1 / top):
+        a = jnp.diag(jnp.asarray([top, top / 2], REAL))
+        assert np.max(np.abs(jn.regularized_inverse(a, lam))) <= 1.2 * jnp.finfo(REAL).tiny
+        np.testing.assert_allclose(jn.tikhonov_solve(a, jnp.diagonal(a), lam), [1, 1], rtol=tolerance(REAL))
+    near = jnp.diag(jnp.asarray([top / 8, 1e2], REAL))
+    b = jnp.asarray([top / 2, top / 1e8], REAL)
+    np.testing.assert_allclose(jn.tikhonov_solve(near, b, 0.0), [4, top / 1e10], rtol=tolerance(REAL))
+    exact = 2.0 ** (REAL.itemsize * 16 - 3)  # half the exponents, lam about the square of the least value
+    a = jnp.diag(jnp.asarray([exact, 1 / 32], REAL))
+    np.testing.assert_allclose(jn.regularized_inverse(a, 2.0**-11, hermitian=True)[1, 1], 64 / 3, rtol=tolerance(REAL))
 
 
 @dtypes

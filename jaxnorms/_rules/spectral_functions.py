@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -31,22 +32,26 @@ def spectral_image(kind: Any, f: Any, a: Array, decomposed: Any, *params: Array)
     return kind.image(f, decomposed, *params)
 
 
-@spectral_image.defjvp
+@partial(spectral_image.defjvp, symbolic_zeros=True)
 def _(kind, f, primals, tangents):
     (a, decomposed, *params), (e, _, *rates) = primals, tangents
 
     def by_rates(*unit: Array) -> Array:
         return spectral_image(kind, f.rate(), a, decomposed, *params, *unit)
 
-    tangent = _change(kind, f, a, e, decomposed, params) + _combined(by_rates, rates)
-    return spectral_image(kind, f, *primals), tangent
+    image = spectral_image(kind, f, *primals)
+    tangent = jnp.zeros_like(image) if isinstance(e, SymbolicZero) else _change(kind, f, a, e, decomposed, params)
+    return image, tangent + _combined(by_rates, rates, params)
 
 
-def _combined(f: Callable[..., Array], rates: list[Array], batch: int = 0) -> Array | int:
-    """``f(*rates)`` of a linear f, as a combination of its values at unit vectors; so many leading axes of a batch."""
-    total = 0
+def _combined(f: Callable[..., Array], rates: Sequence[Any], params: Sequence[Array], batch: int = 0) -> Array | int:
+    """``f(*rates)`` of a linear f, as a combination of its values at unit vectors, which may be infinite where the rate
+    is known to be zero; so many leading axes of a batch."""
+    total, zeros = 0, [jnp.zeros_like(p) for p in params]
     for i, rate in enumerate(rates):
-        zeros, own = [jnp.zeros_like(r) for r in rates], rate.shape[batch:]
+        if isinstance(rate, SymbolicZero | ad.Zero):
+            continue
+        own = rate.shape[batch:]
         units = jnp.eye(math.prod(own), dtype=rate.dtype).reshape(-1, *(1,) * batch, *own)
 
         def at(unit: Array, i: int = i, zeros: list[Array] = zeros) -> Array:
@@ -110,8 +115,7 @@ def _jvp(primals, tangents, *, kind, f, structure):
     def by_rates(*unit: Array) -> Array:
         return _change(kind, f.rate(), a, e, decomposed, [*params, *unit])
 
-    rates = [jnp.zeros_like(p) if isinstance(r, ad.Zero) else r for p, r in zip(params, rates, strict=True)]
-    return out, tangent + _combined(by_rates, rates, e.ndim - 2)
+    return out, tangent + _combined(by_rates, rates, params, e.ndim - 2)
 
 
 def _transpose(cotangent, a, e, *rest, kind, f, structure):
