@@ -55,6 +55,14 @@ def test_gradients_are_those_of_the_logits():
     for x, y in (*zip(ours, dense, strict=True), (rank, stable)):
         np.testing.assert_allclose(x, y, atol=tolerance(REAL, 200))
 
+    @jax.jit
+    def of_profile(q):
+        return jax.jacobian(lambda q: jn.attention_rank_profile(q, k)[1:4])(q)
+
+    for power in (int(0.8 * jnp.finfo(REAL).maxexp), int(0.8 * jnp.finfo(REAL).minexp)):
+        for x, y in zip(of_profile(np.ldexp(q, power)), of_profile(q), strict=True):
+            np.testing.assert_allclose(np.ldexp(x, power), y, atol=tolerance(REAL, 200))
+
 
 def test_sixteen_bits_whose_product_overflows():
     q = jnp.full((400, 16), 10, jnp.float16)

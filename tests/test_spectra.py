@@ -116,6 +116,7 @@ def test_spectrum_summary():
     close(jax.grad(lambda a: jn.spectrum_summary(a).spectral_norm)(a[0]), jax.grad(jn.spectral_norm)(a[0]))
     close(jax.grad(lambda a: jn.spectrum_summary(a).frobenius_norm)(a[0]), a[0] / 3)
     assert jn.spectrum_summary(jnp.zeros((2, 0, 3))).cond.shape == (2,)
+    assert np.all(np.isposinf(jnp.stack(jn.spectrum_summary(jnp.full((2, 2), inf))[:3])))
 
 
 def test_gradients_of_the_summary_over_the_whole_range():

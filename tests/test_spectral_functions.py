@@ -207,6 +207,22 @@ def test_functions_that_cancel(f, exact, slope):
         np.testing.assert_allclose(change(((v * w) @ v.T).astype(REAL), e), expected, atol=tolerance(REAL))
 
 
+def test_directions_of_another_size():
+    """What a derivative makes of them is in range, and so is each step."""
+    big, unit = REAL.type(2.0 ** (0.75 * jnp.finfo(REAL).maxexp)), jnp.eye(2, dtype=REAL)
+    for f, exact in ((jn.matrix_sqrt, lambda size: size**-0.5 / 2), (jn.matrix_log, lambda size: 1 / size)):
+        for size, other in ((big, big**-0.25), (1 / big, big**0.25)):
+            for linear in (
+                lambda a, e, f=f: jax.jvp(f, (a,), (e,))[1],
+                lambda a, c, f=f: jax.vjp(f, a)[1](c)[0],
+            ):
+                np.testing.assert_allclose(
+                    linear(unit * size, unit * other), unit * exact(size) * other, rtol=tolerance(REAL)
+                )
+    graded = jnp.diag(jnp.asarray([1, big], REAL))
+    np.testing.assert_allclose(jn.matrix_log(graded), np.diag([0, np.log(big)]), rtol=tolerance(REAL))
+
+
 def test_jumps_and_cusps():
     """A jump between eigenvalues is a quotient; the infinite slope of a root at zero singular values is left out."""
     a, e = jnp.diag(jnp.asarray([1.0, -1.0], REAL)), jnp.ones((2, 2), REAL)
