@@ -23,6 +23,7 @@ ONCE = (
     "convolution",
     "device_counts",
     "eigenvalues",
+    "evidence",
     "inequalities",
     "notebooks",
     "operator_arguments",

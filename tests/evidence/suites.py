@@ -1,4 +1,4 @@
-"""What the suites say, in tables: ``python tests/evidence/suites.py [peers] [properties] [devices]``
+"""What the suites say, in tables: ``python tests/evidence/suites.py [peers] [properties] [refusals] [devices]``
 
 Every number is counted from the report of the run made here. A test that fails ends it with status 1, and its section
 of the page stays as it is.
@@ -26,6 +26,7 @@ SETTINGS = {
 }
 MODES = {"32 bits": "0", "64 bits": "1"}
 PROPERTIES = "tests/test_properties.py"
+REFUSALS = "bad_input", "bad_parameters", "arguments", "operator_arguments"
 COMPARED = "compared with central differences"  # an event of the property
 
 
@@ -201,7 +202,15 @@ def _mesh(count: int, kind: str) -> str:
     return f"{count} device{'s' if count > 1 else ''}, {kind} mesh"
 
 
-TABLES = {"peers": peers, "properties": properties, "devices": devices}
+def refusals() -> None:
+    """What is refused, or answered with NaN, by name of the test; in double precision."""
+    report = checked(run([f"tests/test_{name}.py" for name in REFUSALS], "1"), "refusals")
+    names = (case.name.partition("[")[0] for case in report.cases if case.outcome == "passed")
+    counts = collections.Counter(name.removeprefix("test_").replace("_", " ") for name in names)
+    write("refusals", table(["what is tested", "cases passed"], [*counts.items(), ("in all", counts.total())]))
+
+
+TABLES = {"peers": peers, "properties": properties, "refusals": refusals, "devices": devices}
 
 
 def main() -> None:
