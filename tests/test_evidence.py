@@ -1,0 +1,28 @@
+"""The page of evidence: every section was written by a run, of every version and in both modes."""
+
+import re
+
+import page
+import pytest
+
+if not page.PAGE.exists():
+    pytest.skip("the page is not beside these tests", allow_module_level=True)
+
+SECTIONS = re.findall(r"^<!-- (?!end of )(.+) -->$", page.PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_has_a_table(section):
+    assert page.rows_of(section)
+
+
+def test_every_item_has_a_section():
+    assert {"peers", "properties", "refusals", "faults", "versions", "devices", "soak", "release"} == set(SECTIONS)
+
+
+def test_every_version_ran_in_both_modes():
+    rows = page.rows_of("versions")
+    assert sorted((row[0], row[4]) for row in rows) == [
+        (version, mode) for version in ("current", "floor", "newest") for mode in ("32 bits", "64 bits")
+    ]
+    assert all(row[8] == "0" for row in rows), "a version on which a test fails"
