@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxnorms._scaling import scale
+
 
 class Function(Protocol):
     def __call__(self, x: Array, largest: Array, *params: Array) -> Array: ...
@@ -104,6 +106,28 @@ class Reflected(ByJax):
 
     def without_cusp(self) -> Function:
         return replace(self, cusps=True)
+
+
+@dataclass(frozen=True)
+class Stretched(ByJax):
+    """``f(2^p x)``, or its derivative of an ``order``, of which f is the one of the function: p, an integer, is the
+    first of the parameters. What derivatives give along small directions is then of the size of f."""
+
+    f: Function
+    order: int = 0
+
+    def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
+        p, *others = params
+        y = self.f(scale(x, p), scale(largest, p), *others)
+        for _ in range(self.order):
+            y = scale(y, p)
+        return y
+
+    def derivative(self) -> Function:
+        return Stretched(self.f.derivative(), self.order + 1)
+
+    def without_cusp(self) -> Function:
+        return replace(self, f=self.f.without_cusp())
 
 
 def odd(f: Function, tol: float) -> Function:

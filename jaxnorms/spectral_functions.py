@@ -305,8 +305,7 @@ def scaled_inverse(a: Array, lam: Array, kind: Kind = SINGULAR) -> tuple[Array, 
 def _inverse(a: Array, d: Decomposed, e: Array, kind: Kind, function: Function, *params: Array) -> Array:
     """Of ``a 2^-e``, from the decomposition d of ``a``: of ``a`` itself the squares and cubes of reciprocals in the
     derivatives would be out of range while what they give for a small direction is not."""
-    scaled = d._replace(values=scale(d.values, -e))
-    return _rules.spectral_image(kind, function, scale(a, -e), scaled, *params).conj().T
+    return _rules.spectral_image(kind, function, scale(a, -e), d.scaled(-e), *params).conj().T
 
 
 def _middle(sizes: Array) -> Array:

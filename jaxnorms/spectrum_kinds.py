@@ -36,6 +36,9 @@ class Decomposed(NamedTuple):
     def largest(self) -> Array:
         return max_abs(self.values)
 
+    def scaled(self, power: Array) -> "Decomposed":
+        return self._replace(values=scale(self.values, power))
+
 
 class Kind(Protocol):
     """Which spectrum."""

@@ -223,6 +223,25 @@ def test_directions_of_another_size():
     np.testing.assert_allclose(jn.matrix_log(graded), np.diag([0, np.log(big)]), rtol=tolerance(REAL))
 
 
+@pytest.mark.parametrize(("f", "degree", "part"), [(jn.matrix_sqrt, 0.5, 0.6), (jn.matrix_log, 0, 0.45)])
+def test_second_derivatives_where_those_of_the_function_are_in_range(f, degree, part):
+    a, e, h = eigen(np.array([1.0, 2, 2, 3]), REAL), gaussian((4, 4), REAL, 1), gaussian((4, 4), REAL, 2)
+
+    @jax.jit
+    def bends(a, e, h):
+        def gradient(a):
+            return jax.grad(lambda a: jnp.sum(jnp.tril(f(a))))(a)
+
+        bent = jax.jvp(lambda a: jax.jvp(f, (a,), (e,))[1], (a,), (h,))[1]
+        return bent, jax.jvp(gradient, (a,), (h,))[1], jax.vjp(gradient, a)[1](h)[0]
+
+    for power in (2 * int(part * jnp.finfo(REAL).maxexp / 2), 2 * int(part * jnp.finfo(REAL).minexp / 2)):
+        found = bends(*(np.ldexp(x, power) for x in (a, e, h)))
+        for x, y, order in zip(found, bends(a, e, h), (0, 1, 1), strict=True):
+            x = np.ldexp(x, int(power * (order - degree)))
+            np.testing.assert_allclose(x, y, atol=tolerance(REAL, 200) * np.max(np.abs(y)))
+
+
 def test_jumps_and_cusps():
     """A jump between eigenvalues is a quotient; the infinite slope of a root at zero singular values is left out."""
     a, e = jnp.diag(jnp.asarray([1.0, -1.0], REAL)), jnp.ones((2, 2), REAL)
