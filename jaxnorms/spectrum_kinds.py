@@ -22,11 +22,13 @@ from jaxnorms.spectral_methods import poison, turned
 
 
 class Decomposed(NamedTuple):
-    """``left diag(values) right`` of one matrix; NaN values if it was not finite."""
+    """``left diag(values) right`` of one matrix; NaN values if it was not finite. Second derivatives of functions of it
+    are computed with values ``2^-power`` as large."""
 
     left: Array
     values: Array
     right: Array
+    power: Array
 
     @property
     def ok(self) -> Array:
@@ -37,7 +39,8 @@ class Decomposed(NamedTuple):
         return max_abs(self.values)
 
     def scaled(self, power: Array) -> "Decomposed":
-        return self._replace(values=scale(self.values, power))
+        """The values multiplied by ``2^power``, of a size to compute derivatives with."""
+        return self._replace(values=scale(self.values, power), power=jnp.zeros_like(self.power))
 
 
 class Kind(Protocol):
@@ -60,7 +63,7 @@ class Hermitian:
     def decompose(self, a: Array) -> Decomposed:
         x, ok, _, power = prepare(a)
         w, v = lapack.eigh(hermitian_part(x))
-        return Decomposed(v, jnp.where(ok, scale(w, power), jnp.nan), v.conj().T)
+        return Decomposed(v, jnp.where(ok, scale(w, power), jnp.nan), v.conj().T, power)
 
     def image(self, f: Function, d: Decomposed, *params: Array) -> Array:
         y = f(d.values, d.largest, *params).astype(d.left.dtype)
@@ -91,7 +94,7 @@ class Singular:
     def decompose(self, a: Array) -> Decomposed:
         x, ok, _, power = prepare(a)
         u, s, vh = thin_svd(x)
-        return Decomposed(u, jnp.where(ok, scale(s, power), jnp.nan), vh)
+        return Decomposed(u, jnp.where(ok, scale(s, power), jnp.nan), vh, power)
 
     def image(self, f: Function, d: Decomposed, *params: Array) -> Array:
         y = self._odd(f, d)(d.values, d.largest, *params).astype(d.left.dtype)
