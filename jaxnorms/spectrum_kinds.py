@@ -23,12 +23,12 @@ from jaxnorms.spectral_methods import poison, turned
 
 class Decomposed(NamedTuple):
     """``left diag(values) right`` of one matrix; NaN values if it was not finite. Second derivatives of functions of it
-    are computed with values ``2^-power`` as large."""
+    are computed at the scale at which ``unit`` is about 1."""
 
     left: Array
     values: Array
     right: Array
-    power: Array
+    unit: Array
 
     @property
     def ok(self) -> Array:
@@ -40,7 +40,7 @@ class Decomposed(NamedTuple):
 
     def scaled(self, power: Array) -> "Decomposed":
         """The values multiplied by ``2^power``, of a size to compute derivatives with."""
-        return self._replace(values=scale(self.values, power), power=jnp.zeros_like(self.power))
+        return self._replace(values=scale(self.values, power), unit=jnp.ones_like(self.unit) / 2)
 
 
 class Kind(Protocol):
@@ -61,9 +61,9 @@ class Hermitian:
         return self.decompose(a).values
 
     def decompose(self, a: Array) -> Decomposed:
-        x, ok, _, power = prepare(a)
+        x, ok, largest, power = prepare(a)
         w, v = lapack.eigh(hermitian_part(x))
-        return Decomposed(v, jnp.where(ok, scale(w, power), jnp.nan), v.conj().T, power)
+        return Decomposed(v, jnp.where(ok, scale(w, power), jnp.nan), v.conj().T, largest)
 
     def image(self, f: Function, d: Decomposed, *params: Array) -> Array:
         y = f(d.values, d.largest, *params).astype(d.left.dtype)
@@ -92,9 +92,9 @@ class Singular:
         return jnp.where(ok, scale(singular_values(x), power), jnp.nan)
 
     def decompose(self, a: Array) -> Decomposed:
-        x, ok, _, power = prepare(a)
+        x, ok, largest, power = prepare(a)
         u, s, vh = thin_svd(x)
-        return Decomposed(u, jnp.where(ok, scale(s, power), jnp.nan), vh, power)
+        return Decomposed(u, jnp.where(ok, scale(s, power), jnp.nan), vh, largest)
 
     def image(self, f: Function, d: Decomposed, *params: Array) -> Array:
         y = self._odd(f, d)(d.values, d.largest, *params).astype(d.left.dtype)

@@ -24,7 +24,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxnorms._rules.ends import last_derivative
-from jaxnorms._scaling import scale
+from jaxnorms._scaling import exponent, scale
 from jaxnorms.scalar_functions import Stretched
 
 
@@ -110,7 +110,7 @@ def _jvp(primals, tangents, *, kind, f, structure):
         _, fixed, numbers = last_derivative((a, decomposed, params))
 
         def second(fixed: Any, numbers: tuple[Array, ...], e: Array, da: Array) -> Array:
-            power = fixed.power
+            power = exponent(fixed.unit)
             e, da = scale(e, -power), scale(da, -power)
             return kind.second_change(Stretched(f), fixed.scaled(-power), e, da, power, *numbers)
 
