@@ -110,6 +110,8 @@ def test_graded_matrices(part, hermitian):
                 np.testing.assert_allclose(
                     value, expected, rtol=tolerance(REAL, 50), atol=tolerance(REAL), err_msg=str(i)
                 )
+        value = derivatives(a, REAL.type(lam))[0]
+        np.testing.assert_allclose(value[0, 0] * REAL.type(size), 1, rtol=tolerance(REAL))  # below the limit above
     for lam in (-1.0 / size, np.nan):
         assert all(np.isnan(x).any() for x in derivatives(a, REAL.type(lam)))
 
