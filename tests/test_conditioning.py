@@ -335,3 +335,19 @@ def test_nearest_singular(dtype):
         for ord in ("fro", 2):
             np.testing.assert_allclose(np.linalg.norm(a - b, ord), distance, rtol=10 * SMALL)
     np.testing.assert_array_equal(jn.distance_to_singularity(jnp.zeros((2, 3, 3), REAL)), 0)
+
+
+def test_distance_by_an_inverse_of_any_size():
+    """The derivative of a quotient divides by a square, which may be out of range where its result is not."""
+
+    @jax.jit
+    def along_itself(d):
+        def distance(d):
+            inverse = jn.LinearOperator(d, lambda d, x: d * x, None, (4, 4), REAL)
+            return jn.distance_to_singularity(inverse, inverse=inverse)
+
+        return jax.jvp(distance, (d,), (d,))
+
+    for power in (int(0.8 * jnp.finfo(REAL).maxexp), int(0.8 * jnp.finfo(REAL).minexp)):
+        value, slope = along_itself(jnp.asarray(np.ldexp(np.array([4, 3, 2, 1], REAL), power)))
+        np.testing.assert_allclose(np.ldexp([value, slope], power), [0.25, -0.25], rtol=tolerance(REAL, 50))
