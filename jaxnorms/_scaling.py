@@ -69,6 +69,24 @@ def quotient(x: Array, y: Array) -> Array:
     return after(before(x) / scale(y, -e).astype(x.dtype))
 
 
+def poison(ok: Array, x: Array) -> Array:
+    """``x``, or NaN where the matrix had a NaN or an infinite entry; a product, because the transpose of a choice would
+    be zero there."""
+    return x * jnp.where(ok, 1, jnp.nan).astype(x.dtype)
+
+
+@jax.custom_jvp
+def _cleared(ok: Array, x: Array) -> Array:
+    """``x``, or zeros, with NaN for a derivative."""
+    return jnp.where(ok, x, 0)
+
+
+@_cleared.defjvp
+def _(primals, tangents):
+    (ok, x), (_, e) = primals, tangents
+    return _cleared(ok, x), poison(ok, e)
+
+
 def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:
     """Whether ``a`` is finite; ``max |a|``; its exponent, 0 if not finite."""
     largest = max_abs(a, names)
@@ -78,4 +96,4 @@ def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Arra
 def prepare(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array, Array]:
     """``a 2^-e`` of magnitude about 1, or zeros if not finite; whether it is; ``max |a|``; ``e``."""
     ok, largest, e = magnitude(a, names)
-    return jnp.where(ok, scale(a, -e), 0), ok, largest, e
+    return _cleared(ok, scale(a, -e)), ok, largest, e

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._layout import on_grid
-from jaxnorms._scaling import exponent, max_abs, prepare, scale
+from jaxnorms._scaling import exponent, max_abs, poison, prepare, scale
 from jaxnorms.ball_projections import WIDEST, ratio
 from jaxnorms.decompositions import singular_values, tie_tolerance
 from jaxnorms.lifts import SpectralLift, phase
 from jaxnorms.options import AUTO, Request
 from jaxnorms.spectral_images import Parameters, Part, decomposed, image
-from jaxnorms.spectral_methods import poison, turned
+from jaxnorms.spectral_methods import turned
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
-from jaxnorms._scaling import prepare
+from jaxnorms._scaling import poison, prepare
 
 
 class SignAndLog(NamedTuple):
@@ -92,7 +92,7 @@ def _sign_and_log(a: Array) -> tuple[Array, Array]:
     x, ok, _, power = prepare(a)
     sign, log = jnp.linalg.slogdet(x)
     shift = jnp.asarray(power * a.shape[0], log.dtype) * math.log(2)
-    return jnp.where(ok, sign, jnp.nan), jnp.where(ok, log + shift, jnp.nan)
+    return poison(ok, sign), poison(ok, log + shift)
 
 
 def charpoly(a: ArrayLike) -> Array:

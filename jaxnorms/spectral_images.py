@@ -16,14 +16,14 @@ from jax import Array
 
 from jaxnorms._layout import by_rows, on_grid
 from jaxnorms._mesh import on_mesh
-from jaxnorms._scaling import magnitude, prepare, scale
+from jaxnorms._scaling import magnitude, poison, prepare, scale
 from jaxnorms.choice import PRODUCTS_FROM
 from jaxnorms.decompositions import krylov, matmul, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
 from jaxnorms.decompositions.truncated_svd import by_krylov
 from jaxnorms.gauges import Gauge, Lp, inf
 from jaxnorms.options import Request
-from jaxnorms.spectral_methods import at_most_once, poison
+from jaxnorms.spectral_methods import at_most_once
 
 Parameters = tuple[Array, ...]
 

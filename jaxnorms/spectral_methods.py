@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxnorms._batching import in_groups, single_or_all, single_or_batch
 from jaxnorms._layout import by_rows, on_grid
-from jaxnorms._scaling import exponent, magnitude, prepare, scale
+from jaxnorms._scaling import exponent, magnitude, poison, prepare, scale
 from jaxnorms.decompositions import krylov, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.decompositions.polar_express import polar_factor
 from jaxnorms.decompositions.products import SUMMED_TO, summed
@@ -29,11 +29,6 @@ _CLUSTER = f"{_EXACT}; any subgradient where more than {krylov.BLOCK} values are
 
 Factors = tuple[Array, ...]
 Result = tuple[Array, Factors]
-
-
-def poison(ok: Array, x: Array) -> Array:
-    """``x``, or NaN where the matrix had a NaN or an infinite entry."""
-    return jnp.where(ok, x, jnp.nan)
 
 
 def kept(gauge: Gauge, shape: tuple[int, ...]) -> int | None:

@@ -15,10 +15,10 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import max_abs, prepare, scale
+from jaxnorms._scaling import max_abs, poison, prepare, scale
 from jaxnorms.decompositions import hermitian_part, lapack, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.scalar_functions import Function, first, odd, second
-from jaxnorms.spectral_methods import poison, turned
+from jaxnorms.spectral_methods import turned
 
 
 class Decomposed(NamedTuple):

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import halves, magnitude, prepare, scale
+from jaxnorms._scaling import halves, magnitude, poison, prepare, scale
 from jaxnorms._split import Names, count, gathered, mine, sum_over, with_own_columns, with_whole_rows
 from jaxnorms.decompositions import krylov, matmul, tie_tolerance
 from jaxnorms.decompositions.cholesky_qr import tall_svd
 from jaxnorms.decompositions.truncated_svd import by_krylov
 from jaxnorms.gauges import Gauge
 from jaxnorms.options import Request
-from jaxnorms.spectral_methods import curvature_core, poison
+from jaxnorms.spectral_methods import curvature_core
 
 
 @jax.tree_util.register_dataclass

@@ -321,6 +321,35 @@ def test_nan_in_nan_out(name):
             assert any(jnp.any(jnp.isnan(x)) for x in numbers(name, of, each)), of
 
 
+# What has no derivative of its own there.
+WITHOUT_DERIVATIVE = {
+    "balanced_factors": "constants",
+    "norm_bounds": "constants",
+    "bauer_fike_bound": "raises ValueError for that in the matrix: test_perturbation.py",
+    "factored_operator": "gives its arrays back",
+    "latent_attention_factors": "gives its arrays back",
+    "digits_left": "0, with derivative 0, of an infinite matrix as of a singular one",
+}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys() - WITHOUT_DERIVATIVE.keys()))
+def test_derivatives_of_what_is_not_finite_are_nan(name):
+    """In both modes, and for that matrix of a batch alone."""
+    rows = np.stack([A, A, A])
+    rows[0, 1, 2], rows[2, 2, 2] = NAN, INF
+    for of in CALLS[name][0]:
+
+        def total(x, of=of):
+            return sum(jnp.sum(y.real) for y in numbers(name, of, x))
+
+        def derivatives(x, total=total):
+            return jax.grad(total)(x), jax.jvp(total, (x,), (jnp.ones_like(x),))[1]
+
+        for derivative in jax.jit(jax.vmap(derivatives))(rows):
+            assert np.all(np.isnan(derivative[::2])), of
+            assert np.all(np.isfinite(derivative[1])), of
+
+
 @pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys() - {"digits_left"}))
 def test_infinity_in_no_number_out(name):
     """Infinity or NaN; of the digits left, 0 are a number."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._rules.ends import inner, last_derivative
-from jaxnorms._scaling import exponent, prepare, scale
+from jaxnorms._scaling import exponent, poison, prepare, scale
 from jaxnorms.decompositions import cofactors, hessenberg, matmul
 
 
@@ -47,7 +47,7 @@ def charpoly(a: Array) -> Array:
     if not a.size:
         return jnp.ones(1, a.dtype)
     x, ok, _, power = prepare(a)
-    return jnp.where(ok, cofactors.narrow(hessenberg.coefficients(x), _degrees(a, 1) * power), jnp.nan)
+    return poison(ok, cofactors.narrow(hessenberg.coefficients(x), _degrees(a, 1) * power))
 
 
 # By Jacobi, d det(x I - a) = -tr(adj(x I - a) da), and adj(x I - a) = sum_k B_k x^(n-1-k) has, by Horner's scheme for
@@ -66,7 +66,7 @@ def _(primals, tangents):
     # With entries of size 1 the powers in B_k would leave the range: eigenvalues are of the size of ||a||_F / n^(1/2).
     more = exponent(jnp.sqrt(inner(x, x) / a.shape[0]))
     x, power = scale(x, -more), power + more
-    one = jnp.where(ok, jnp.eye(a.shape[0], dtype=a.dtype), jnp.nan)
+    one = poison(ok, jnp.eye(a.shape[0], dtype=a.dtype))
 
     def step(b: Array, c: Array) -> tuple[Array, Array]:
         return matmul(x, b) + c * one, -jnp.sum(b.T * da)
@@ -85,4 +85,4 @@ def _of_finite(f: Callable[[Array], tuple[Array, Array]], a: Array, degree: int)
     if not a.size:
         return jnp.ones((), a.dtype) if degree == 0 else a
     x, ok, _, power = prepare(a)
-    return jnp.where(ok, cofactors.narrow(f(x), degree * power), jnp.nan)
+    return poison(ok, cofactors.narrow(f(x), degree * power))

@@ -7,7 +7,7 @@ from jax import Array
 
 from jaxnorms._rules.ends import last_derivative
 from jaxnorms._rules.triplets import average
-from jaxnorms._scaling import halves, magnitude, max_abs, prepare, scale
+from jaxnorms._scaling import halves, magnitude, max_abs, poison, prepare, scale
 from jaxnorms.decompositions import hermitian_part, lapack, matmul, tie_tolerance
 
 
@@ -23,13 +23,13 @@ def _(primals, tangents):
     w, v = _pairs(a)
     slopes = average(jnp.sum((v.conj() * matmul(e, v)).real, axis=0), _tied(w), jnp.zeros(w.shape, bool))
     value, ok = _unscaled(a, w)
-    return value, slopes * jnp.where(ok, 1.0, jnp.nan)
+    return value, poison(ok, slopes)
 
 
 def _unscaled(a: Array, w: Array) -> tuple[Array, Array]:
     """Those of ``a``, and whether it is finite."""
     ok, _, power = magnitude(jax.lax.stop_gradient(a))
-    return jnp.where(ok, scale(w, power), jnp.nan), ok
+    return poison(ok, scale(w, power)), ok
 
 
 @jax.custom_jvp

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxnorms._rules.ends import end_of_derivatives
 from jaxnorms._rules.triplets import Search, average, blocks
+from jaxnorms._scaling import poison
 
 only_derivative = end_of_derivatives(
     "jaxnorms: second derivatives of a norm or singular value of a LinearOperator are not defined; value and first "
@@ -75,4 +76,5 @@ def _(search, primals, tangents):
     u, s, vh = search(op, key)
     # The first argument is there only to fit: vectors are held, no products.
     each = _slope(lambda _, pairs, other: bilinear(other, *pairs), op, (u.T, vh.conj()), dop)
-    return (u, s, vh), (jnp.zeros_like(u), average(each, *blocks(op, s)), jnp.zeros_like(vh))
+    slopes = poison(jnp.all(jnp.isfinite(s)), average(each, *blocks(op, s)))
+    return (u, s, vh), (jnp.zeros_like(u), slopes, jnp.zeros_like(vh))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._rules.ends import last_derivative
-from jaxnorms._scaling import halves, magnitude, prepare, scale
+from jaxnorms._scaling import halves, magnitude, poison, prepare, scale
 from jaxnorms.decompositions import matmul, singular_values, thin_svd, tie_tolerance
 
 Search = Callable[[Any, Array | None], tuple[Array, Array, Array]]
@@ -25,7 +25,7 @@ def leading(search: Search, a: Array, key: Array | None = None) -> tuple[Array, 
     """Singular triplets of one matrix; NaN vectors where it is not finite."""
     u, s, vh = search(a, key)
     ok, largest, power = magnitude(a)
-    return jnp.where(ok, u, jnp.nan), jnp.where(ok, scale(s, power), largest), jnp.where(ok, vh, jnp.nan)
+    return poison(ok, u), jnp.where(ok, scale(s, power), largest), poison(ok, vh)
 
 
 @leading.defjvp
@@ -36,8 +36,8 @@ def _(search, primals, tangents):
     tied, zero = blocks(a, s)
     slopes = average(jnp.sum((u.conj() * matmul(e, vh.conj().T)).real, axis=0), tied, zero & ok)
     u, vh = jax.lax.stop_gradient((u, vh))
-    triplets = jnp.where(ok, u, jnp.nan), jnp.where(ok, scale(s, power), largest), jnp.where(ok, vh, jnp.nan)
-    return triplets, (jnp.zeros_like(u), slopes * jnp.where(ok, 1.0, jnp.nan), jnp.zeros_like(vh))
+    triplets = poison(ok, u), jnp.where(ok, scale(s, power), largest), poison(ok, vh)
+    return triplets, (jnp.zeros_like(u), poison(ok, slopes), jnp.zeros_like(vh))
 
 
 def every_triplet(a: Array, key: Array | None = None) -> tuple[Array, Array, Array]:
@@ -77,7 +77,7 @@ def _(search, primals, tangents):
     p, t, qh = every_triplet(a) if search is not every_triplet else (u, s, vh)
     m, k = matmul(p.conj().T, ev), matmul(qh, eu)
     near = jnp.abs(t[:, None] - s[None, :]) <= tie_tolerance(s.dtype, *a.shape) * s[0]
-    off = jnp.where(near, 0, 1 / jnp.where(near, 1, s[None, :] ** 2 - t[:, None] ** 2))
+    off = jnp.where(near, 0, 1 / jnp.where(near, 1, (s[None, :] - t[:, None]) * (s[None, :] + t[:, None])))
     inverse = jnp.where(zero, 0, 1 / jnp.where(zero, 1, s))
     off, inverse, s, t = (x.astype(a.dtype) for x in (off, inverse, s, t))
     du = matmul(p, off * (s[None, :] * m + t[:, None] * k)) + (ev - matmul(p, m)) * inverse[None, :]

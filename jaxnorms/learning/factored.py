@@ -12,14 +12,13 @@ from jax.typing import ArrayLike
 from jaxnorms import _checks, _rules
 from jaxnorms._layout import tied
 from jaxnorms._mesh import replicated
-from jaxnorms._scaling import scale
+from jaxnorms._scaling import poison, scale
 from jaxnorms.decompositions import matmul
 from jaxnorms.gauges import Lp
 from jaxnorms.learning.factored_lift import FactoredLift, Pair, restored, triplets
 from jaxnorms.lifts import SpectralLift
 from jaxnorms.norm_objects import KyFan, Norm, Schatten, as_norm, inf
 from jaxnorms.operators import LinearOperator
-from jaxnorms.spectral_methods import poison
 
 Params = tuple[Array, Array, Array | None]
 

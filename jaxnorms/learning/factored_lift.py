@@ -20,11 +20,11 @@ from jax import Array
 
 from jaxnorms._layout import by_rows
 from jaxnorms._mesh import on_mesh
-from jaxnorms._scaling import exponent, max_abs, prepare, scale
+from jaxnorms._scaling import exponent, max_abs, poison, prepare, scale
 from jaxnorms.decompositions import lapack, matmul, thin_svd, tie_tolerance
 from jaxnorms.decompositions.cholesky_qr import tall_qr
 from jaxnorms.gauges import Gauge
-from jaxnorms.spectral_methods import curvature_core, poison
+from jaxnorms.spectral_methods import curvature_core
 from jaxnorms.top_gauges import TopK
 
 Pair = tuple[Array, Array]
