@@ -109,25 +109,20 @@ class Reflected(ByJax):
 
 
 @dataclass(frozen=True)
-class Stretched(ByJax):
-    """``f(2^p x)``, or its derivative of an ``order``, of which f is the one of the function: p, an integer, is the
-    first of the parameters. What derivatives give along small directions is then of the size of f."""
+class Scaled(ByJax):
+    """``f 2^p``, the integer p being the first of the parameters."""
 
     f: Function
-    order: int = 0
 
     def __call__(self, x: Array, largest: Array, *params: Array) -> Array:
         p, *others = params
-        y = self.f(scale(x, p), scale(largest, p), *others)
-        for _ in range(self.order):
-            y = scale(y, p)
-        return y
+        return scale(self.f(x, largest, *others), p)
 
     def derivative(self) -> Function:
-        return Stretched(self.f.derivative(), self.order + 1)
+        return Scaled(self.f.derivative())
 
     def without_cusp(self) -> Function:
-        return replace(self, f=self.f.without_cusp())
+        return Scaled(self.f.without_cusp())
 
 
 def odd(f: Function, tol: float) -> Function:
@@ -183,10 +178,10 @@ def second(
 
 
 def _better(numerator: Array, size: Array, gap: Array, mean: Array, error: Array, largest: Array) -> Array:
-    eps, tied = jnp.finfo(gap.dtype).eps, gap == 0
+    eps, tiny, tied = jnp.finfo(gap.dtype).eps, jnp.finfo(gap.dtype).tiny, gap == 0
     distance = jnp.where(tied, 1, gap)
     quotient, slope = numerator / distance, jnp.abs(mean)
-    rounding = eps * size / jnp.abs(distance)
+    rounding = jnp.maximum(eps * size, tiny) / jnp.abs(distance)
     noise = eps * slope * largest / jnp.abs(distance)
     smooth = (error <= rounding) & (jnp.abs(mean - quotient) <= _ULPS * (rounding + noise))
     smooth |= (jnp.abs(gap) <= _NOISE * eps * largest) & (error <= eps**0.5 * slope)

@@ -9,26 +9,26 @@ basis that a decomposition returns.
 odd: its eigenvalues are s, -s, and 0 for what a tall or wide matrix leaves over.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import max_abs, poison, prepare, scale
+from jaxnorms._scaling import exponent, halves, magnitude, max_abs, poison, prepare, scale
 from jaxnorms.decompositions import hermitian_part, lapack, matmul, singular_values, thin_svd, tie_tolerance
-from jaxnorms.scalar_functions import Function, first, odd, second
+from jaxnorms.scalar_functions import Function, Scaled, first, odd, second
 from jaxnorms.spectral_methods import turned
 
 
 class Decomposed(NamedTuple):
-    """``left diag(values) right`` of one matrix; NaN values if it was not finite. Second derivatives of functions of it
-    are computed at the scale at which ``unit`` is about 1."""
+    """``left diag(values) right`` of one matrix; NaN values if it was not finite."""
 
     left: Array
     values: Array
     right: Array
-    unit: Array
 
     @property
     def ok(self) -> Array:
@@ -39,8 +39,8 @@ class Decomposed(NamedTuple):
         return max_abs(self.values)
 
     def scaled(self, power: Array) -> "Decomposed":
-        """The values multiplied by ``2^power``, of a size to compute derivatives with."""
-        return self._replace(values=scale(self.values, power), unit=jnp.ones_like(self.unit) / 2)
+        """That of the matrix multiplied by ``2^power``."""
+        return self._replace(values=scale(self.values, power))
 
 
 class Kind(Protocol):
@@ -61,9 +61,9 @@ class Hermitian:
         return self.decompose(a).values
 
     def decompose(self, a: Array) -> Decomposed:
-        x, ok, largest, power = prepare(a)
+        x, ok, _, power = prepare(a)
         w, v = lapack.eigh(hermitian_part(x))
-        return Decomposed(v, jnp.where(ok, scale(w, power), jnp.nan), v.conj().T, largest)
+        return Decomposed(v, poison(ok, scale(w, power)), v.conj().T)
 
     def image(self, f: Function, d: Decomposed, *params: Array) -> Array:
         y = f(d.values, d.largest, *params).astype(d.left.dtype)
@@ -75,9 +75,11 @@ class Hermitian:
         return poison(d.ok, matmul(matmul(d.left, core), d.right))
 
     def second_change(self, f: Function, d: Decomposed, e: Array, h: Array, *params: Array) -> Array:
-        m, n = self._turned(d, e), self._turned(d, h)
-        core = _second_core(f.without_cusp(), d.values, d.largest, m, n, *params)
-        return poison(d.ok, matmul(matmul(d.left, core), d.right))
+        differences = _differences(f.without_cusp(), d.values, d.largest, params)
+        core_of, power = _second_core(differences, d.values)
+        e, before, after = _in_range(e, differences.power + power)
+        core = core_of(self._turned(d, e), self._turned(d, before(h)))
+        return poison(d.ok, after(matmul(matmul(d.left, core), d.right)))
 
     def _turned(self, d: Decomposed, e: Array) -> Array:
         return matmul(matmul(d.right, hermitian_part(e)), d.left)
@@ -89,12 +91,12 @@ class Singular:
 
     def spectrum(self, a: Array) -> Array:
         x, ok, _, power = prepare(a)
-        return jnp.where(ok, scale(singular_values(x), power), jnp.nan)
+        return poison(ok, scale(singular_values(x), power))
 
     def decompose(self, a: Array) -> Decomposed:
-        x, ok, largest, power = prepare(a)
+        x, ok, _, power = prepare(a)
         u, s, vh = thin_svd(x)
-        return Decomposed(u, jnp.where(ok, scale(s, power), jnp.nan), vh, largest)
+        return Decomposed(u, poison(ok, scale(s, power)), vh)
 
     def image(self, f: Function, d: Decomposed, *params: Array) -> Array:
         y = self._odd(f, d)(d.values, d.largest, *params).astype(d.left.dtype)
@@ -128,17 +130,18 @@ class Singular:
             return jnp.block([[sym, sym - m], [m - sym, -sym]]), jnp.concatenate([out, -out], 1) * 0.5**0.5
 
         w = jnp.concatenate([d.values, -d.values])
-        (me, oute), (mh, outh) = both(e), both(h)
-        pairs, null = first(f, w[:, None], w[None, :], d.largest, *params), jnp.zeros((), w.dtype)
-        single = first(f, w, null, d.largest, *params)
-        ends = single[:, None], single[None, :]
-        through = second(f, w[:, None], null, w[None, :], *ends, pairs, d.largest, *params).astype(e.dtype)
-        core = _second_core(f, w, d.largest, me, mh, *params)
-        core += through * (matmul(oute.conj().T, outh) + matmul(outh.conj().T, oute))
+        differences, null = _differences(f, w, d.largest, params), jnp.zeros((), w.dtype)
+        core_of, power = _second_core(differences, w)
+        e, before, after = _in_range(e, differences.power + power)
+        (me, oute), (mh, outh) = both(e), both(before(h))
+        pairs, single = differences.first(w[:, None], w[None, :]), differences.first(w, null)
+        through = differences.second(w[:, None], null, w[None, :], single[:, None], single[None, :], pairs)
+        through = scale(through, -power).astype(e.dtype)
+        core = core_of(me, mh) + through * (matmul(oute.conj().T, outh) + matmul(outh.conj().T, oute))
         over = matmul(oute, through * mh) + matmul(outh, through * me)
         inner = (core[:n] + core[n:]) / 2
         y = matmul(d.left, inner[:, :n] - inner[:, n:]) + (over[:, :n] - over[:, n:]) * 0.5**0.5
-        return poison(d.ok, matmul(y, d.right))
+        return poison(d.ok, after(matmul(y, d.right)))
 
     def _odd(self, f: Function, d: Decomposed) -> Function:
         return odd(f, tie_tolerance(d.values.dtype, d.left.shape[0], d.right.shape[1]))
@@ -147,24 +150,63 @@ class Singular:
 HERMITIAN, SINGULAR = Hermitian(), Singular()
 
 
-def _second_core(f: Function, w: Array, largest: Array, m: Array, n: Array, *params: Array) -> Array:
-    """T of (2) by products of matrices: one half, of which the other one is the adjoint, takes
+@dataclass(frozen=True)
+class _Differences:
+    """Divided differences of ``f 2^-power``."""
+
+    f: Function
+    largest: Array
+    params: tuple[Array, ...]
+    power: Array
+
+    def first(self, x: Array, y: Array) -> Array:
+        return scale(first(self.f, x, y, self.largest, *self.params), -self.power)  # f itself would leave the range
+
+    def second(self, x: Array, y: Array, z: Array, xy: Array, yz: Array, xz: Array) -> Array:
+        return second(Scaled(self.f), x, y, z, xy, yz, xz, self.largest, -self.power, *self.params)
+
+
+def _differences(f: Function, w: Array, largest: Array, params: tuple[Array, ...]) -> _Differences:
+    """With a power that makes those of second order about 1 at the eigenvalues w, far from where their errors, which
+    are compared, would be flushed to zero."""
+    bend = f.derivative().derivative()(w, largest, *params)
+    return _Differences(f, largest, params, exponent(max_abs(jnp.where(jnp.isfinite(bend), bend, 0))))
+
+
+def _in_range(e: Array, power: Array) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array]]:
+    """For a bilinear map of e and h whose coefficients were divided by ``2^power``: e of size 1, and what is to be done
+    with h before and with the map after, so that nothing in between is out of range where h and the map are not."""
+    size = magnitude(jax.lax.stop_gradient(e))[2]
+    return scale(e, -size), *halves(power + size)
+
+
+def _second_core(differences: _Differences, w: Array) -> tuple[Callable[[Array, Array], Array], Array]:
+    """T of (2) times ``2^-power``, as a map of M and N by products of matrices, and the power, which makes what they
+    are multiplied by about 1. One half, of which the other one is the adjoint, takes
 
         f[w_i, w_k, w_j] = (f[w_k, w_j] - f[w_i, w_j]) / (w_k - w_i)
 
     where w_i and w_k are far apart, and ``(f[w_i, w_i, w_j] + f[w_k, w_k, w_j]) / 2`` where they are close: whichever
     is more accurate for j = i and j = k, where f[w_i, w_i, w_k] is known."""
     x, y = w[:, None], w[None, :]
-    pairs = first(f, x, y, largest, *params)
-    confluent = second(f, x, x, y, jnp.diagonal(pairs)[:, None], pairs, pairs, largest, *params)
+    pairs = differences.first(x, y)
+    confluent = differences.second(x, x, y, jnp.diagonal(pairs)[:, None], pairs, pairs)
     gap, limit = y - x, jnp.diagonal(confluent)
     error = jnp.abs((limit[:, None] + confluent.T) / 2 - confluent)
     size = jnp.abs(pairs) + jnp.abs(jnp.diagonal(pairs))[:, None]
-    rounding = jnp.finfo(w.dtype).eps * jnp.maximum(size, size.T) / jnp.where(gap == 0, 1, jnp.abs(gap))
-    close = (gap == 0) | (jnp.maximum(error, error.T) <= rounding)
-    turn = jnp.where(close, 0, 1 / jnp.where(close, 1, gap)).astype(n.dtype) * n
-    mixed = jnp.where(close, 0.5, 0).astype(n.dtype) * n
-    pairs, confluent = pairs.astype(m.dtype), confluent.astype(m.dtype)
-    half = matmul(turn, pairs * m) - pairs * matmul(turn, m)
-    half += matmul(mixed, confluent * m) + confluent * matmul(mixed, m)
-    return half + half.conj().T
+    quotient = jnp.maximum(size, size.T) / jnp.where(gap == 0, 1, jnp.abs(gap))
+    close = (gap == 0) | (jnp.maximum(error, error.T) <= jnp.finfo(w.dtype).eps * quotient)
+    power = exponent(max_abs(jnp.maximum(jnp.abs(confluent), jnp.where(close, 0, quotient))))
+    unit = exponent(differences.largest)
+    inverse = jnp.where(close, 0, 1 / jnp.where(close, 1, scale(gap, -unit)))
+    pairs = jnp.where(jnp.all(close), 0, scale(pairs, -unit - power))
+    confluent, means = scale(confluent, -power), jnp.where(close, 0.5, 0)
+
+    def core(m: Array, n: Array) -> Array:
+        p, c = pairs.astype(m.dtype), confluent.astype(m.dtype)
+        turn, mixed = inverse.astype(n.dtype) * n, means.astype(n.dtype) * n
+        half = matmul(turn, p * m) - p * matmul(turn, m)
+        half += matmul(mixed, c * m) + c * matmul(mixed, m)
+        return half + half.conj().T
+
+    return core, power

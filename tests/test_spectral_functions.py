@@ -242,6 +242,70 @@ def test_second_derivatives_where_those_of_the_function_are_in_range(f, degree, 
             np.testing.assert_allclose(x, y, atol=tolerance(REAL, 200) * np.max(np.abs(y)))
 
 
+def square(x):
+    return x * x
+
+
+def steep_cubic(x):
+    return x + x**3
+
+
+def root(x):
+    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
+
+
+@pytest.mark.parametrize("name", ["matrix_sqrt", "matrix_log", "matrix_exp", "square", "steep_cubic", "root"])
+def test_second_derivatives_along_directions_of_any_size(name):
+    """Of large, small and zero matrices along large and small directions, whose products may be out of range by
+    themselves; each way of taking them."""
+    f, exact, degree, zero = {
+        "matrix_sqrt": (jn.matrix_sqrt, jn.matrix_sqrt, 0.5, False),
+        "matrix_log": (jn.matrix_log, jn.matrix_log, 0, False),
+        "matrix_exp": (jn.matrix_exp, lambda a: a @ a / 2, 2, True),  # of small matrices
+        "square": (partial(jn.spectral_function, square, hermitian=True), lambda a: a @ a, 2, True),
+        "steep_cubic": (partial(jn.spectral_function, steep_cubic), lambda a: a + a @ a.T @ a, 3, True),
+        "root": (partial(jn.spectral_function, root), partial(jn.spectral_function, root), 0.5, False),
+    }[name]
+
+    def bends(f, a, e, h):
+        def along(a):
+            return jax.jvp(f, (a,), (e,))[1]
+
+        def gradient(a, c):
+            return jax.grad(lambda a: jnp.sum(c * f(a)))(a)
+
+        return (
+            jax.jvp(along, (a,), (h,))[1],
+            jax.jvp(partial(gradient, c=e), (a,), (h,))[1],
+            jax.vjp(partial(gradient, c=e), a)[1](h)[0],
+            jax.vjp(along, a)[1](h)[0],
+        )
+
+    a, (e, h) = eigen(np.array([1.0, 2, 2, 3]), REAL), (part(gaussian((4, 4), REAL, seed)) for seed in (1, 2))
+    expected = jax.jit(partial(bends, exact))(a, e, h)
+    found = jax.jit(partial(bends, f))
+    unit = jnp.finfo(REAL).maxexp // 32  # of exponents
+    sizes = {
+        "matrix_exp": (-30, -20, -10),
+        "matrix_log": (-12, -4, 6, 14),
+        "square": (-28, -20, -10, 0, 10),
+        "steep_cubic": (-24, -12, 0, 10),
+    }.get(name, (-20, -10, 0, 10, 20))
+    for size in sizes:
+        for of_e, of_h in ((0, 0), (-8, -8), (10, 10), (-16, 0), (0, -16), (14, -10), (-10, 14)):
+            power = (degree - 2) * size + of_e + of_h
+            if abs(power) > 28 or abs((degree - 2) * size) > 30:
+                continue  # out of range itself, or the derivative of f is
+            moved = found(*(np.ldexp(x, unit * k) for x, k in ((a, size), (e, of_e), (h, of_h))))
+            for i, (x, y) in enumerate(zip(moved, expected, strict=True)):
+                x = np.ldexp(np.asarray(x), int(-unit * power))
+                limit = tolerance(REAL, 300) * np.max(np.abs(y))
+                np.testing.assert_allclose(x, y, atol=limit, err_msg=f"{size} {of_e} {of_h} {i}")
+    if zero:
+        for x, y in zip(found(0 * a, e, h), bends(exact, 0 * a, e, h), strict=True):
+            np.testing.assert_allclose(x, y, atol=tolerance(REAL, 100) * np.max(np.abs(y)))
+
+
 def test_jumps_and_cusps():
     """A jump between eigenvalues is a quotient; the infinite slope of a root at zero singular values is left out."""
     a, e = jnp.diag(jnp.asarray([1.0, -1.0], REAL)), jnp.ones((2, 2), REAL)

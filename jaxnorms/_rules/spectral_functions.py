@@ -24,8 +24,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxnorms._rules.ends import last_derivative
-from jaxnorms._scaling import exponent, scale
-from jaxnorms.scalar_functions import Stretched
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -110,9 +108,7 @@ def _jvp(primals, tangents, *, kind, f, structure):
         _, fixed, numbers = last_derivative((a, decomposed, params))
 
         def second(fixed: Any, numbers: tuple[Array, ...], e: Array, da: Array) -> Array:
-            power = exponent(fixed.unit)
-            e, da = scale(e, -power), scale(da, -power)
-            return kind.second_change(Stretched(f), fixed.scaled(-power), e, da, power, *numbers)
+            return kind.second_change(f, fixed, e, da, *numbers)
 
         tangent += _over_leading(second, e)(fixed, numbers, e, da)
 
