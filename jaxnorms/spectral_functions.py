@@ -198,9 +198,9 @@ def matrix_sqrt(a: ArrayLike) -> Array:
     """The square root ``V diag(w^(1/2)) V^H`` of positive semidefinite ``(..., n, n)`` matrices.
 
     Of the Hermitian part. An eigenvalue below 0 by rounding, about ``8 eps n^(1/4) max |w|``, counts as 0; a more
-    negative one gives a NaN matrix. At singular matrices the infinite terms of the derivative, those between two
-    eigenvalues that are 0 to that rounding, are left out. Derivatives, errors and cost: :func:`spectral_function`.
-    Source: Higham 2008, ch. 6.
+    negative one gives a NaN matrix. What is 0 to that rounding, on either side, is differentiated as 0, and the
+    infinite terms of the derivative, those between two such eigenvalues, are left out. Derivatives, errors and cost:
+    :func:`spectral_function`. Source: Higham 2008, ch. 6.
 
     >>> import jax.numpy as jnp, jaxnorms as jn
     >>> jn.matrix_sqrt(jnp.array([[5.0, 4.0], [4.0, 5.0]])).round(5)

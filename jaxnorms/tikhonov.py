@@ -100,8 +100,8 @@ def tikhonov_solve(a: ArrayLike | LinearOperator, b: ArrayLike, lam: ArrayLike, 
 
 def _solve(a: Array, lam: Array, b: Array) -> Array:
     y, e = scaled_inverse(a, lam)
-    size = magnitude(b)[2]
-    return scale(matmul(y, scale(b, -size)), size - e)
+    size = jax.vmap(lambda column: magnitude(column)[2], in_axes=1)(b)
+    return scale(matmul(y, scale(b, -size[None, :])), (size - e)[None, :])
 
 
 def _solve_by_products(op: LinearOperator, b: Array, lam: ArrayLike, tol: float | None) -> Array:

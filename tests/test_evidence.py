@@ -4,6 +4,7 @@ import re
 
 import page
 import pytest
+import versions
 
 if not page.PAGE.exists():
     pytest.skip("the page is not beside these tests", allow_module_level=True)
@@ -14,6 +15,17 @@ SECTIONS = re.findall(r"^<!-- (?!end of )(.+) -->$", page.PAGE.read_text(), re.M
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_has_a_table(section):
     assert page.rows_of(section)
+
+
+def test_a_version_without_its_interpreter_is_listed(monkeypatch, capsys):
+    monkeypatch.setattr(versions, "interpreter", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["versions.py", "--quick"])
+    with pytest.raises(SystemExit) as ended:
+        versions.main()
+    assert not ended.value.code
+    assert [line.split(" | ")[4] for line in capsys.readouterr().out.splitlines() if "no such" in line] == [
+        "skipped: no such interpreter"
+    ] * len(versions.VERSIONS)
 
 
 def test_every_item_has_a_section():

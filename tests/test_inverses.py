@@ -131,6 +131,16 @@ def test_regularized_inverse_at_the_ends():
     np.testing.assert_allclose(jn.regularized_inverse(a, 2.0**-11, hermitian=True)[1, 1], 64 / 3, rtol=tolerance(REAL))
 
 
+def test_right_hand_sides_of_any_size_beside_each_other():
+    big = REAL.type(2.0 ** (jnp.finfo(REAL).maxexp * 0.8))
+    a, unit = jnp.diag(jnp.asarray([2, 1], REAL)), jnp.asarray([[2.0, 4.0], [1.0, 3.0]], REAL)
+    sizes = jnp.asarray([big, 1 / big], REAL)
+    solution, back = jax.vjp(lambda b: jn.tikhonov_solve(a, b, 0.0), unit * sizes[None, :])
+    np.testing.assert_allclose(solution / sizes[None, :], [[1, 2], [1, 3]], rtol=tolerance(REAL))
+    cotangents = jnp.ones((2, 2), REAL) / sizes[None, :]
+    np.testing.assert_allclose(back(cotangents)[0] * sizes[None, :], [[0.5, 0.5], [1, 1]], rtol=tolerance(REAL))
+
+
 @dtypes
 def test_pseudoinverse_at_fixed_rank(dtype):
     """Golub and Pereyra's formula, for the matrices of the rank that it has."""

@@ -83,6 +83,12 @@ def test_another_start_and_the_tolerance():
     np.testing.assert_allclose(other.s[:, :2], tight.s[:, :2], rtol=tolerance(REAL))
 
 
+def test_the_start_is_fixed():
+    a = gaussian((1, 90, 70), REAL)
+    first, again = (search(2)(a) for _ in range(2))  # traced anew
+    np.testing.assert_array_equal(first.u, again.u)
+
+
 def test_not_finite_ends_at_once():
     a = np.stack([np.full((60, 50), x, COMPLEX) for x in (np.nan, np.inf)])
     assert np.all(np.asarray(search(1)(a).passes) <= 2 * krylov.EARLY + 1)

@@ -54,14 +54,19 @@ def tree() -> str:
     return f"{commit} and changes" if changed else commit
 
 
+def one_commit(section: str) -> None:
+    """Ends the program unless the files are those of the commit of the beginning."""
+    if " " in START or tree() != START:
+        sys.exit(f"{section}: not written: begun on {START}, now {tree()}; that must be one commit")
+
+
 def write(section: str, text: str, good: bool = True, *, dated: bool = True) -> None:
     """Prints the section, and puts it into the page, with the commit if ``dated``; unless the run failed or was not of
     one commit: then the program ends with status 1."""
     print(f"\n{text}\n", flush=True)
     if not good:
         sys.exit(f"{section}: not as it must be, and not written")
-    if " " in START or tree() != START:
-        sys.exit(f"{section}: not written: begun on {START}, ended on {tree()}; that must be one commit")
+    one_commit(section)
     before, _, after = parts(section)
     PAGE.write_text(f"{before}\n{text}\n\n{f'Of commit {START}.' if dated else ''}".rstrip() + f"\n\n{after}")
 

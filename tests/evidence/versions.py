@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from page import ROOT, START, rows_of, table, write
+from page import ROOT, START, one_commit, rows_of, table, write
 from suites import MODES, run
 
 
@@ -95,16 +95,17 @@ def main() -> None:
     parser.add_argument("--only", choices=[version.name for version in VERSIONS], help="one of the versions")
     parser.add_argument("--quick", action="store_true", help="the quick suite on all of them")
     args = parser.parse_args()
+    if not args.quick:
+        one_commit("versions")
     chosen = [version for version in VERSIONS if args.only in (None, version.name)]
     passed = True
     for version in chosen:
         rows, good = tested(version, args.quick or version.quick)
         rows = [[*row, START] for row in rows]
         passed = passed and good
+        print(f"\n{table(HEADER, rows)}\n", flush=True)
         if good and not args.quick:
             keep_rows(version.name, rows)
-        else:
-            print(table(HEADER, rows), flush=True)
     sys.exit(not passed)
 
 
