@@ -17,6 +17,11 @@ def test_every_section_has_a_table(section):
     assert page.rows_of(section)
 
 
+@pytest.mark.parametrize("section", [section for section in SECTIONS if section != "versions"])
+def test_every_section_names_its_commit(section):
+    assert re.search(r"^Of commit [0-9a-f]{7,}\.$", page.parts(section)[1], re.MULTILINE)
+
+
 def test_a_version_without_its_interpreter_is_listed(monkeypatch, capsys):
     monkeypatch.setattr(versions, "interpreter", lambda _: None)
     monkeypatch.setattr("sys.argv", ["versions.py", "--quick"])
