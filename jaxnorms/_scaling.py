@@ -75,16 +75,21 @@ def poison(ok: Array, x: Array) -> Array:
     return x * jnp.where(ok, 1, jnp.nan).astype(x.dtype)
 
 
+def poison_along(ok: Array, dx: Array, e: Array) -> Array:
+    """:func:`poison` of a linear map of e that may not look at every entry: zeros carry NaN back to all of them."""
+    return poison(ok, dx + 0 * e)
+
+
 @jax.custom_jvp
-def _cleared(ok: Array, x: Array) -> Array:
+def cleared(ok: Array, x: Array) -> Array:
     """``x``, or zeros, with NaN for a derivative."""
     return jnp.where(ok, x, 0)
 
 
-@_cleared.defjvp
+@cleared.defjvp
 def _(primals, tangents):
     (ok, x), (_, e) = primals, tangents
-    return _cleared(ok, x), poison(ok, e)
+    return cleared(ok, x), poison(ok, e)
 
 
 def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array]:
@@ -96,4 +101,4 @@ def magnitude(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Arra
 def prepare(a: Array, names: tuple[str, ...] = ()) -> tuple[Array, Array, Array, Array]:
     """``a 2^-e`` of magnitude about 1, or zeros if not finite; whether it is; ``max |a|``; ``e``."""
     ok, largest, e = magnitude(a, names)
-    return _cleared(ok, scale(a, -e)), ok, largest, e
+    return cleared(ok, scale(a, -e)), ok, largest, e

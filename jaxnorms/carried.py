@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._layout import on_grid
-from jaxnorms._scaling import exponent, max_abs, poison, prepare, scale
+from jaxnorms._scaling import exponent, max_abs, poison, poison_along, prepare, scale
 from jaxnorms.ball_projections import WIDEST, ratio
 from jaxnorms.decompositions import singular_values, tie_tolerance
 from jaxnorms.lifts import SpectralLift, phase
@@ -47,7 +47,7 @@ class OfEntries:
         _, dy = jax.jvp(self.h, (x, *parameters), (e.real, *rates))
         if jnp.iscomplexobj(a):
             dy = jax.lax.complex(dy, ratio(self.h, x, x == 0, parameters) * e.imag)
-        return poison(jnp.isfinite(max_abs(a)), turn * dy)
+        return poison_along(jnp.isfinite(max_abs(a)), turn * dy, e)
 
 
 @dataclass(frozen=True)

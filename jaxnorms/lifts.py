@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnorms._layout import on_grid
-from jaxnorms._scaling import halves, max_abs, poison, prepare
+from jaxnorms._scaling import halves, max_abs, poison, poison_along, prepare
 from jaxnorms._split import Names, sum_over
 from jaxnorms.choice import run
 from jaxnorms.decompositions import thin_svd, tie_tolerance
@@ -77,8 +77,7 @@ class EntrywiseLift:
         dg = self.gauge.hessian(x, 0, e.real)
         if jnp.iscomplexobj(a):
             dg = jax.lax.complex(dg, self.gauge.ratio(x, 0) * e.imag)
-        # The zeros carry NaN back to every entry of e, which H may not look at.
-        return poison(jnp.isfinite(max_abs(a, self.names)), phase * (dg + 0 * e))
+        return poison_along(jnp.isfinite(max_abs(a, self.names)), phase * dg, e)
 
     def of_diagonal(self) -> "EntrywiseLift":
         """The lift for ``diag(d)`` on the vector d."""

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxnorms import _checks
-from jaxnorms._scaling import exponent, halves, max_abs, scale
+from jaxnorms._scaling import cleared, exponent, halves, max_abs, scale
 from jaxnorms.decompositions import krylov
 
 _ENTRIES = 2**18  # of the products formed in one go, where there are as many as rows or columns
@@ -190,7 +190,7 @@ def scaled(op: LinearOperator) -> Scaled:
     before, after = halves(-e)
 
     def between(product: Callable[[LinearOperator, Array], Array]) -> Product:
-        return lambda rows: jnp.where(ok, after(product(op, before(rows))), 0)
+        return lambda rows: cleared(ok, after(product(op, before(rows))))
 
     return Scaled(between(forward), between(adjoint), ok, largest, e)
 

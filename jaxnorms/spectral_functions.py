@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxnorms import _checks, _rules
 from jaxnorms._batching import over_batch
-from jaxnorms._scaling import exponent, layout, scale
+from jaxnorms._scaling import exponent, layout, max_abs, poison, scale
 from jaxnorms.decompositions import tie_tolerance
 from jaxnorms.scalar_functions import ByJax, Function, Plain
 from jaxnorms.spectrum_kinds import HERMITIAN, SINGULAR, Decomposed, Kind
@@ -34,7 +34,8 @@ class _Sum:
         return self._sum(self.kind.spectrum(a))
 
     def _sum(self, w: Array) -> Array:
-        return jnp.sum(self.f(w, jnp.max(jnp.abs(w), initial=0), *self.params))
+        largest = max_abs(w)
+        return poison(jnp.isfinite(largest), jnp.sum(self.f(w, largest, *self.params)))
 
     def factors(self, a: Array) -> tuple[Array, Decomposed]:
         d = self.kind.decompose(a)

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnorms._scaling import exponent, halves, magnitude, max_abs, poison, prepare, scale
+from jaxnorms._scaling import exponent, halves, max_abs, poison, prepare, scale
 from jaxnorms.decompositions import hermitian_part, lapack, matmul, singular_values, thin_svd, tie_tolerance
 from jaxnorms.scalar_functions import Function, Scaled, first, odd, second
 from jaxnorms.spectral_methods import turned
@@ -149,6 +148,8 @@ class Singular:
 
 HERMITIAN, SINGULAR = Hermitian(), Singular()
 
+_ROOM = 8  # below the largest power of two, for sums
+
 
 @dataclass(frozen=True)
 class _Differences:
@@ -167,22 +168,32 @@ class _Differences:
 
 
 def _differences(f: Function, w: Array, largest: Array, params: tuple[Array, ...]) -> _Differences:
-    """With a power that makes those of second order about 1 at the eigenvalues w, far from where their errors, which
-    are compared, would be flushed to zero."""
-    bend = f.derivative().derivative()(w, largest, *params)
-    return _Differences(f, largest, params, exponent(max_abs(jnp.where(jnp.isfinite(bend), bend, 0))))
+    """With a power that brings those of second order at the eigenvalues w into the range, away from where their errors,
+    which are compared, would be flushed to zero, and leaves those of first order there."""
+    slope, bend = (g(w, largest, *params) for g in (f.derivative(), f.derivative().derivative()))
+    steepest = exponent(max_abs(jnp.where(jnp.isfinite(slope), slope, 0)))
+    return _Differences(f, largest, params, jnp.maximum(_power(bend), steepest - jnp.finfo(w.dtype).maxexp + _ROOM))
+
+
+def _power(x: Array) -> Array:
+    """The exponent of the largest number; less where, after a division by that power of two, the least one but 0 would
+    be flushed, as far as the largest one stays in the range."""
+    info, size = jnp.finfo(x.dtype), jnp.where(jnp.isfinite(x), jnp.abs(x), 0)
+    largest = jnp.max(size)
+    high, low = exponent(largest), exponent(jnp.min(jnp.where(size > 0, size, largest)))
+    return jnp.maximum(jnp.minimum(high, low - info.minexp - 2 * info.nmant), high - info.maxexp + _ROOM)
 
 
 def _in_range(e: Array, power: Array) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array]]:
     """For a bilinear map of e and h whose coefficients were divided by ``2^power``: e of size 1, and what is to be done
     with h before and with the map after, so that nothing in between is out of range where h and the map are not."""
-    size = magnitude(jax.lax.stop_gradient(e))[2]
+    size = exponent(max_abs(e))
     return scale(e, -size), *halves(power + size)
 
 
 def _second_core(differences: _Differences, w: Array) -> tuple[Callable[[Array, Array], Array], Array]:
-    """T of (2) times ``2^-power``, as a map of M and N by products of matrices, and the power, which makes what they
-    are multiplied by about 1. One half, of which the other one is the adjoint, takes
+    """T of (2) times ``2^-power``, as a map of M and N by products of matrices, and the power, which brings what they
+    are multiplied by into the range. One half, of which the other one is the adjoint, takes
 
         f[w_i, w_k, w_j] = (f[w_k, w_j] - f[w_i, w_j]) / (w_k - w_i)
 
@@ -196,9 +207,10 @@ def _second_core(differences: _Differences, w: Array) -> tuple[Callable[[Array, 
     size = jnp.abs(pairs) + jnp.abs(jnp.diagonal(pairs))[:, None]
     quotient = jnp.maximum(size, size.T) / jnp.where(gap == 0, 1, jnp.abs(gap))
     close = (gap == 0) | (jnp.maximum(error, error.T) <= jnp.finfo(w.dtype).eps * quotient)
-    power = exponent(max_abs(jnp.maximum(jnp.abs(confluent), jnp.where(close, 0, quotient))))
+    power = _power(jnp.stack([confluent, jnp.where(close, 0, quotient)]))
     unit = exponent(differences.largest)
     inverse = jnp.where(close, 0, 1 / jnp.where(close, 1, scale(gap, -unit)))
+    # Where all are close these are not used, and may be infinite.
     pairs = jnp.where(jnp.all(close), 0, scale(pairs, -unit - power))
     confluent, means = scale(confluent, -power), jnp.where(close, 0.5, 0)
 

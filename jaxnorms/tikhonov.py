@@ -11,7 +11,7 @@ from jaxnorms import _checks
 from jaxnorms._batching import over_batch
 from jaxnorms._mesh import replicated
 from jaxnorms._rules.inverses import guarded, steepest
-from jaxnorms._scaling import exponent, magnitude, scale
+from jaxnorms._scaling import exponent, magnitude, poison, scale
 from jaxnorms.conditioning import ends, ratio_or_inf, refuse_empty, where_finite
 from jaxnorms.decompositions import matmul
 from jaxnorms.operators import LinearOperator, checked, in_working_precision, scaled
@@ -143,6 +143,6 @@ def _solved_rows(op: LinearOperator, rows: Array, lam: Array, tol: float | None)
         finite, _, size = magnitude(b)
         right = adjoint(jnp.where(finite, scale(b, -size), 0))
         x, _ = jax.scipy.sparse.linalg.cg(lambda x: adjoint(forward(x)) + lam * x, right, tol=accuracy)
-        return jnp.where(finite & valid, scale(scale(x, size), -e), jnp.nan)
+        return poison(finite & valid, scale(scale(x, size), -e))
 
     return jax.lax.map(one, rows)

@@ -350,6 +350,39 @@ def test_derivatives_of_what_is_not_finite_are_nan(name):
             assert np.all(np.isfinite(derivative[1])), of
 
 
+ORDERS = {"sum": jn.Entrywise(1), "max": jn.Entrywise(INF), "3": jn.Entrywise(3), "columns": jn.Mixed(1, INF)}
+MAPS = {
+    "prox": lambda a, ord: jn.prox(a, 1.0, ord),
+    "project": lambda a, ord: jn.project(a, 1.0, ord),
+    "gradient of the envelope": lambda a, ord: jax.grad(lambda a: jn.moreau_envelope(a, 1.0, ord))(a),
+    "clip": lambda a, ord: jn.clip_by_norm({"w": a}, 1.0, ord, by="projection")["w"],
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("ord", ORDERS.values(), ids=ORDERS.keys())
+def test_derivatives_of_maps_of_entries_that_are_not_finite_are_nan(name, ord):
+    """Of every entry, though the map may not look at all of them."""
+    rows = np.stack([A, A, A])
+    rows[0, 1, 2], rows[2, 2, 2] = NAN, INF
+    g = jax.jit(jax.vmap(jax.grad(lambda a: jnp.sum(MAPS[name](a, ord)))))(rows)
+    assert np.all(np.isnan(g[::2]))
+    assert np.all(np.isfinite(g[1]))
+
+
+@pytest.mark.parametrize("bad", [NAN, INF])
+def test_derivatives_of_solutions_by_products_that_are_not_finite_are_nan(bad):
+    def solution(params):
+        op = jn.LinearOperator(params, lambda p, x: p @ x, lambda p, x: p.T @ x, (3, 3), jnp.float32)
+        return jn.tikhonov_solve(op, jnp.ones(3), 1.0)
+
+    params = jnp.asarray(A).at[1, 2].set(bad)
+    value, slope = jax.jvp(solution, (params,), (jnp.ones_like(params),))
+    gradient = jax.grad(lambda params: jnp.sum(solution(params)))(params)
+    for found in (value, slope, gradient):
+        assert np.all(np.isnan(found))
+
+
 @pytest.mark.parametrize("name", sorted(CALLS.keys() - ANSWERS.keys() - {"digits_left"}))
 def test_infinity_in_no_number_out(name):
     """Infinity or NaN; of the digits left, 0 are a number."""

@@ -1,5 +1,6 @@
 """Functions of a matrix: polynomials are products, whose derivatives JAX takes exactly, at every spectrum."""
 
+import math
 from functools import partial
 
 import jax
@@ -304,6 +305,59 @@ def test_second_derivatives_along_directions_of_any_size(name):
     if zero:
         for x, y in zip(found(0 * a, e, h), bends(exact, 0 * a, e, h), strict=True):
             np.testing.assert_allclose(x, y, atol=tolerance(REAL, 100) * np.max(np.abs(y)))
+
+
+def bend(f, a, e, h):
+    return jax.jvp(lambda a: jax.jvp(f, (a,), (e,))[1], (a,), (h,))[1]
+
+
+@pytest.mark.parametrize("power", [-1, -2, -3])
+def test_second_derivatives_of_graded_matrices(power):
+    """Beside an eigenvalue at which that of the function is nearly the largest number."""
+
+    def f(x):
+        return 1 / math.prod([x] * -power)
+
+    steep = (power * (power - 1)) ** (1 / (2 - power)) * float(jnp.finfo(REAL).max) ** (1 / (power - 2)) * 1.1
+    a = jnp.diag(jnp.asarray([1, 2, steep], REAL))
+    e = jnp.zeros((3, 3), REAL).at[:2, :2].set([[0.0, 1.0], [1.0, 0.0]])
+    found = jnp.diagonal(bend(partial(jn.spectral_function, f, hermitian=True), a, e, e))[:2]
+    between = f(2.0) - f(1.0)
+    np.testing.assert_allclose(found, [2 * (between - power), 2 * (power * f(2.0) / 2 - between)], rtol=1e-5)
+
+
+def test_second_derivatives_beside_a_steep_line():
+    """The first derivative may exceed the second one by more than the largest number."""
+    least = float(jnp.finfo(REAL).tiny)
+
+    def f(x):
+        return x / 64 + least**0.75 * x * x
+
+    def g(x):
+        return x * least**-0.25 + least**0.75 * x * x
+
+    a, e = jnp.diag(jnp.asarray([1, 2], REAL)), jnp.ones((2, 2), REAL)
+    for each in (f, g):
+        found = bend(partial(jn.spectral_function, each, hermitian=True), a, e, e)
+        np.testing.assert_allclose(found / least**0.75, 4 * np.ones((2, 2)), rtol=tolerance(REAL))
+
+
+@pytest.mark.parametrize("f", [jn.matrix_exp, jn.pinv, partial(jn.spectral_function, jnp.sinh)])
+def test_second_derivatives_are_linear_in_each_direction(f):
+    """And symmetric, so that each transpose is what it is itself."""
+    a, e, c = (jnp.asarray(part(gaussian((3, 3), REAL, seed))) for seed in range(3))
+    expected = bend(f, a, e, c)
+    for linear in (lambda x: bend(f, a, x, e), lambda x: bend(f, a, e, x)):
+        (back,) = jax.linear_transpose(linear, a)(c)
+        np.testing.assert_allclose(back, expected, atol=tolerance(REAL, 200) * np.max(np.abs(expected)))
+
+
+def test_counts_of_what_is_not_finite_are_nan():
+    rows = np.stack([np.eye(2, dtype=REAL)] * 3)
+    rows[0, 0, 1], rows[2, 1, 1] = np.nan, np.inf
+    for hermitian in (False, True):
+        count = jn.spectral_sum(lambda x: jnp.where(x > 0.5, 1.0, 0.0), rows, hermitian=hermitian)
+        np.testing.assert_array_equal(count, [np.nan, 2, np.nan])
 
 
 def test_jumps_and_cusps():

@@ -7,8 +7,8 @@ for a function f of x and of parameters p. The decomposition is found once and i
     d F'(f; a, p)[e] = F'(f; a, p)[de] + F''(f; a, p)[e, da] + sum_j dp_j F'(df/dp_j; a, p)[e]              (2)
 
 (1) is a linear map of da that depends on a through (2). Under a ``custom_jvp`` JAX would forget (2) as soon as da is
-the linear argument of reverse mode; so F' is a primitive, which keeps its rule and is its own transpose: as the
-derivative of a gradient it is symmetric.
+the linear argument of reverse mode; so the derivatives are a primitive, which keeps its rule. It is its own transpose
+in each direction: as the derivatives of a gradient are, F' and F'' are symmetric.
 """
 
 import math
@@ -40,7 +40,7 @@ def _(kind, f, primals, tangents):
         return spectral_image(kind, f.rate(), a, decomposed, *params, *unit)
 
     image = spectral_image(kind, f, *primals)
-    tangent = jnp.zeros_like(image) if isinstance(e, SymbolicZero) else _change(kind, f, a, e, decomposed, params)
+    tangent = jnp.zeros_like(image) if isinstance(e, SymbolicZero) else _derivative(kind, f, a, [e], decomposed, params)
     return image, tangent + _combined(by_rates, rates, params)
 
 
@@ -63,65 +63,68 @@ def _combined(f: Callable[..., Array], rates: Sequence[Any], params: Sequence[Ar
     return total
 
 
-# F'(f; a, p)[e], with leading axes of a batch.
+# F'(f; a, p)[e] and F''(f; a, p)[e, h], with leading axes of a batch.
 
-_change_p = Primitive("spectral_change")
+_derivative_p = Primitive("spectral_derivative")
 
 
-def _change(kind: Any, f: Any, a: Array, e: Array, decomposed: Any, params: Sequence[Array]) -> Array:
+def _derivative(
+    kind: Any, f: Any, a: Array, directions: Sequence[Array], decomposed: Any, params: Sequence[Array]
+) -> Array:
     leaves, structure = jax.tree.flatten(decomposed)
-    return _change_p.bind(a, e, *leaves, *params, kind=kind, f=f, structure=structure)
+    return _derivative_p.bind(
+        a, *directions, *leaves, *params, kind=kind, f=f, order=len(directions), structure=structure
+    )
 
 
-@_change_p.def_impl
-@partial(jax.jit, static_argnames=("kind", "f", "structure"))
-def _apply(a, e, *rest, kind, f, structure):
-    def one(e: Array, *rest: Array) -> Array:
-        decomposed, params = _parted(rest, structure)
-        return kind.change(f, decomposed, e, *params)
-
-    return _over_leading(one, e)(e, *rest)
+def _parted(args: Sequence[Any], order: int, structure: Any) -> tuple[Any, list[Any], Any, list[Any]]:
+    """The matrix, the directions, the decomposition and the parameters."""
+    a, *rest = args
+    directions, rest = rest[:order], rest[order:]
+    leaves, params = rest[: structure.num_leaves], rest[structure.num_leaves :]
+    return a, directions, jax.tree.unflatten(structure, leaves), params
 
 
-def _over_leading(one: Callable[..., Array], e: Array) -> Callable[..., Array]:
-    for _ in e.shape[:-2]:
+@_derivative_p.def_impl
+@partial(jax.jit, static_argnames=("kind", "f", "order", "structure"))
+def _apply(*args, kind, f, order, structure):
+    def one(*args: Array) -> Array:
+        _, directions, decomposed, params = _parted(args, order, structure)
+        return (kind.change if order == 1 else kind.second_change)(f, decomposed, *directions, *params)
+
+    for _ in args[0].shape[:-2]:
         one = jax.vmap(one)
-    return one
+    return one(*args)
 
 
-def _parted(rest: Any, structure: Any) -> tuple[Any, tuple[Array, ...]]:
-    count = structure.num_leaves
-    return jax.tree.unflatten(structure, rest[:count]), tuple(rest[count:])
+@_derivative_p.def_abstract_eval
+def _(a, *rest, **static):
+    return rest[0]
 
 
-@_change_p.def_abstract_eval
-def _(a, e, *rest, **static):
-    return e
-
-
-def _jvp(primals, tangents, *, kind, f, structure):
-    (a, e, *rest), (da, de, *others) = primals, tangents
-    (decomposed, params), (_, rates) = _parted(rest, structure), _parted(others, structure)
-    out = _change(kind, f, a, e, decomposed, params)
-    tangent = jnp.zeros_like(out) if isinstance(de, ad.Zero) else _change(kind, f, a, de, decomposed, params)
+def _jvp(primals, tangents, *, kind, f, order, structure):
+    a, directions, decomposed, params = _parted(primals, order, structure)
+    da, moved, _, rates = _parted(tangents, order, structure)
+    out = _derivative(kind, f, a, directions, decomposed, params)
+    tangent = jnp.zeros_like(out)
+    for i, direction in enumerate(moved):
+        if not isinstance(direction, ad.Zero):
+            tangent += _derivative(kind, f, a, [*directions[:i], direction, *directions[i + 1 :]], decomposed, params)
     if not isinstance(da, ad.Zero):
-        _, fixed, numbers = last_derivative((a, decomposed, params))
-
-        def second(fixed: Any, numbers: tuple[Array, ...], e: Array, da: Array) -> Array:
-            return kind.second_change(f, fixed, e, da, *numbers)
-
-        tangent += _over_leading(second, e)(fixed, numbers, e, da)
+        a, fixed, numbers = last_derivative((a, decomposed, params))
+        tangent += _derivative(kind, f, a, [*directions, da], fixed, numbers)
 
     def by_rates(*unit: Array) -> Array:
-        return _change(kind, f.rate(), a, e, decomposed, [*params, *unit])
+        return _derivative(kind, f.rate(), a, directions, decomposed, [*params, *unit])
 
-    return out, tangent + _combined(by_rates, rates, params, e.ndim - 2)
+    return out, tangent + _combined(by_rates, rates, params, out.ndim - 2)
 
 
-def _transpose(cotangent, a, e, *rest, kind, f, structure):
-    decomposed, params = _parted(rest, structure)
-    back = _change(kind, f, a, cotangent.conj(), decomposed, params).conj()
-    return None, back, *(None for _ in rest)
+def _transpose(cotangent, *args, kind, f, order, structure):
+    a, directions, decomposed, params = _parted(args, order, structure)
+    filled = [cotangent.conj() if ad.is_undefined_primal(e) else e for e in directions]
+    back = _derivative(kind, f, a, filled, decomposed, params).conj()
+    return None, *(back if ad.is_undefined_primal(e) else None for e in directions), *(None for _ in args[1 + order :])
 
 
 def _batch(args, axes, **static):
@@ -130,10 +133,10 @@ def _batch(args, axes, **static):
         jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(args, axes, strict=True)
     )
-    return _change_p.bind(*moved, **static), 0
+    return _derivative_p.bind(*moved, **static), 0
 
 
-ad.primitive_jvps[_change_p] = _jvp
-ad.primitive_transposes[_change_p] = _transpose
-batching.primitive_batchers[_change_p] = _batch
-mlir.register_lowering(_change_p, mlir.lower_fun(_apply, multiple_results=False))
+ad.primitive_jvps[_derivative_p] = _jvp
+ad.primitive_transposes[_derivative_p] = _transpose
+batching.primitive_batchers[_derivative_p] = _batch
+mlir.register_lowering(_derivative_p, mlir.lower_fun(_apply, multiple_results=False))
