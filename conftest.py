@@ -17,6 +17,7 @@ ONCE = (
     "arguments",
     "audit",
     "bad_input",
+    "bad_values",
     "charpoly",
     "checkpoints",
     "comparison",

@@ -209,7 +209,7 @@ FAULTS = [
         "spectrum_kinds.py",
         "    return scale(e, -size), *halves(power + size)",
         "    return scale(e, power), *halves(0 * power)",
-        ("spectral_functions",),
+        ("spectral_second_order",),
     ),
     Fault(
         "a third derivative is a number and no error",

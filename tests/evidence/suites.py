@@ -26,7 +26,7 @@ SETTINGS = {
 }
 MODES = {"32 bits": "0", "64 bits": "1"}
 PROPERTIES = "tests/test_properties.py"
-REFUSALS = "bad_input", "bad_parameters", "arguments", "operator_arguments"
+REFUSALS = "bad_input", "bad_values", "bad_parameters", "arguments", "operator_arguments"
 COMPARED = "compared with central differences"  # an event of the property
 
 
