@@ -111,8 +111,8 @@ def _jvp(primals, tangents, *, kind, f, order, structure):
         if not isinstance(direction, ad.Zero):
             tangent += _derivative(kind, f, a, [*directions[:i], direction, *directions[i + 1 :]], decomposed, params)
     if not isinstance(da, ad.Zero):
-        a, fixed, numbers = last_derivative((a, decomposed, params))
-        tangent += _derivative(kind, f, a, [*directions, da], fixed, numbers)
+        held, fixed, numbers = last_derivative((a, decomposed, params))
+        tangent += _derivative(kind, f, held, [*directions, da], fixed, numbers)
 
     def by_rates(*unit: Array) -> Array:
         return _derivative(kind, f.rate(), a, directions, decomposed, [*params, *unit])
