@@ -124,8 +124,13 @@ NOT_ARRAYS = {
 NOT_MATRICES = {"scalar": np.float32(1), "vector": V}
 
 
+def public(name):
+    """A function or class of the package, or of its transformations for optax."""
+    return getattr(jn, name, None) or getattr(transforms, name)
+
+
 def call(name, arrays, rest):
-    function = getattr(jn, name)
+    function = public(name)
     bound = {**arrays, **rest}
     signature = inspect.signature(function).parameters
     positional = [bound.pop(k) for k, p in signature.items() if p.kind is p.POSITIONAL_ONLY and k in bound]
@@ -200,8 +205,7 @@ OTHERS = {
 FLAGS = {
     name: found
     for name in (*jn.__all__, *transforms.__all__)
-    if not inspect.isclass(function := getattr(jn, name, None) or getattr(transforms, name))
-    and (found := flags(function))
+    if not inspect.isclass(public(name)) and (found := flags(public(name)))
 }
 
 

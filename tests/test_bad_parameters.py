@@ -1,4 +1,4 @@
-"""Every parameter of every public function and norm that is no array refuses what it does not take.
+"""Every parameter of every public function, norm and transformation that is no array refuses what it does not take.
 
 ``BAD`` says what that is for each name, ``"function.name"`` where one function takes something else; which functions
 have the parameter their signatures say. ``EXEMPT`` lists the others, with the reason.
@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_bad_input import CALLS, FLAGS, IDENTITY, INF, KEY, NAN, VECTORS, A, V, call
+from test_bad_input import CALLS, FLAGS, IDENTITY, INF, KEY, NAN, VECTORS, A, V, call, public
 
 import jaxnorms as jn
+from jaxnorms import transforms
 
 KERNEL, TREE = np.ones((3, 3, 2, 2), np.float32), {"w": A}
 STATE = jn.init_spectral_norm(KEY, A)
@@ -28,8 +29,10 @@ GOOD = MATRIX | {
     "Mixed": {"p": 2, "q": 1, "axis": -1},
     "Schatten": {"p": 3},
     "UnitarilyInvariant": {"gauge": jnp.max},
+    "add_norm_penalty": {"ord": "nuc"},
     "audit": {"params": TREE},
     "clip_by_global_norm": {"tree": TREE, "max_norm": 1.0},
+    "clip_by_matrix_norm": {"max_norm": 1.0},
     "clip_by_norm": {"tree": TREE, "max_norm": 1.0, "ord": "nuc"},
     "compress": {"params": TREE, "budget": 9},
     "conv_spectral_norm": {"kernel": KERNEL, "input_shape": (4, 4)},
@@ -40,7 +43,10 @@ GOOD = MATRIX | {
     "frobenius_product_bound": {"weights": TREE, "radius": 1.0, "samples": 10},
     "lipschitz_bound": {"weights": TREE},
     "penalty": {"params": TREE, "ord": "nuc"},
+    "project_params": {"radius": 1.0, "ord": "nuc"},
+    "proximal_step": {"step": 1.0, "ord": "nuc"},
     "rank_allocation": {"params": TREE, "budget": 9},
+    "scale_by_lmo": {"ord": "spectral"},
     "spectral_complexity": {"weights": TREE},
     "spectral_normalize": {"w": A, "state": STATE},
 }
@@ -80,6 +86,7 @@ NO_AXES = [
     *(((0, 2), ValueError), ((-3, 0), ValueError), ((1, -1), ValueError), ((), ValueError)),
 ]
 ONE_OR_TWO = [(0, ValueError), (-3, ValueError)]
+OF_TREES = "clip_by_norm", "penalty", "lipschitz_bound", *transforms.__all__  # of which a leaf may have no norm
 BAD = {
     "activations": NO_REAL_ARRAY,
     "axis": NO_AXES,
@@ -117,11 +124,12 @@ BAD = {
     "matvec": NO_FUNCTION,
     "max_norm": NO_REAL_ARRAY,
     "method": NO_WORD,
+    "momentum": [*NO_REAL_ARRAY, (-0.5, ValueError), (1.0, ValueError), (NAN, ValueError)],
     "n_steps": [*NO_INTEGER, (-1, ValueError)],
     "ord": [*NO_NORM, *NONE, (3, TypeError)],
     **{key: [*NO_NORM, (3, ValueError), (NAN, ValueError)] for key in ("norm.ord", "matrix_norm.ord")},
     "vector_norm.ord": [*NO_NORM, ("fro", ValueError), (NAN, ValueError)],
-    **{key: [*NO_NORM, (3, TypeError)] for key in ("clip_by_norm.ord", "penalty.ord", "lipschitz_bound.ord")},
+    **{f"{name}.ord": [*NO_NORM, (3, TypeError)] for name in OF_TREES},
     "other": [*NO_NORM, *NONE, (3, TypeError)],
     "out_axis": [*NO_INTEGER, *NONE, *ONE_OR_TWO],
     "p": [*NO_ORDER, *NONE],
@@ -160,19 +168,20 @@ def parameters(function):
 
 
 NORMS = ("Dual", "Entrywise", "Induced", "KyFan", "LinearOperator", "Mixed", "Schatten", "UnitarilyInvariant")
-NAMES = [name for name in jn.__all__ if name in NORMS or not inspect.isclass(getattr(jn, name))]
+NAMES = [name for name in (*jn.__all__, *transforms.__all__) if name in NORMS or not inspect.isclass(public(name))]
 ARRAYS = {name: arrays for name, (arrays, _) in (CALLS | VECTORS).items()}
 TABLE = {
     f"{name}.{of}": BAD.get(f"{name}.{of}", BAD.get(of))
     for name in NAMES
-    for of in parameters(getattr(jn, name))
+    for of in parameters(public(name))
     if of not in ARRAYS.get(name, ()) and of not in FLAGS.get(name, ())
 }
 
 
 def given(case, bad):
     name, of = case.split(".")
-    return call(name, INSTEAD.get(case, GOOD[name]), {of: bad})
+    found = call(name, INSTEAD.get(case, GOOD[name]), {of: bad})
+    return found.update(TREE, found.init(TREE), TREE)[0] if name in transforms.__all__ else found
 
 
 @pytest.mark.parametrize("case", [case for case, bad in TABLE.items() if bad is not None])
@@ -197,6 +206,7 @@ def test_refused(case):
 # Numbers that may be traced, so that one out of range is no error.
 NAN_BELOW = {
     "clip_by_global_norm.max_norm": -1.0,
+    "clip_by_matrix_norm.max_norm": -1.0,
     "clip_by_norm.max_norm": -1.0,
     "frobenius_product_bound.radius": -1.0,
     "lipschitz_bound.activations": -1.0,
@@ -204,8 +214,11 @@ NAN_BELOW = {
     "moreau_envelope.step": 0.0,
     "normalized_margins.complexity": -1.0,
     "project.radius": -1.0,
+    "project_params.radius": -1.0,
     "prox.step": -1.0,
+    "proximal_step.step": -1.0,
     "regularized_inverse.lam": -1.0,
+    "scale_by_lmo.radius": -1.0,
     "spectral_complexity.activations": -1.0,
     "tikhonov_cond.lam": -INF,
     "tikhonov_solve.lam": -1.0,
