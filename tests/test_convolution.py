@@ -42,6 +42,15 @@ def test_zero_padding_is_bounded(padding, strides):
         assert exact <= jn.conv_spectral_norm(kernel, (12, 12), strides=strides, padding=padding) * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("taps", [(5,), (3, 3)], ids=str)
+def test_the_supremum_between_two_samples_is_bounded(taps):
+    """A wave of a frequency in the middle of two samples: the symbol has its supremum there, 0.2 % above both."""
+    phase = sum(np.pi / 16 / n * t for n, t in zip(taps, np.indices(taps), strict=True))
+    kernel = np.exp(1j * phase).astype(COMPLEX)[..., None, None]
+    found = jn.conv_spectral_norm(kernel, (32,) * len(taps), padding="VALID")
+    assert kernel.size * (1 - tolerance(REAL)) <= found <= 1.01 * kernel.size
+
+
 @needs_double
 def test_the_bound_is_within_ten_percent_at_32():
     """One and two channels, where the dense operator is small enough."""

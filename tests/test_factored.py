@@ -261,8 +261,9 @@ def test_balanced_factors_without_entries(left, right):
 # Updates of a matrix, and latent attention.
 
 
-def test_norms_of_an_update():
-    b, a, w = gaussian((60, 3), REAL), gaussian((3, 50), REAL, 1), prescribed(np.linspace(9, 1, 50), (60, 50), REAL)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norms_of_an_update(dtype):
+    b, a, w = gaussian((60, 3), dtype), gaussian((3, 50), dtype, 1), prescribed(np.linspace(9, 1, 50), (60, 50), dtype)
 
     def by_operator(b, a, w):
         return jn.spectral_norm(jn.factored_operator(b, a, w))

@@ -30,7 +30,7 @@ def processes(count: int, *options: int) -> Iterator[list[subprocess.Popen]]:
     port = free_port()
     workers = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), *map(str, (index, count, port, *options))],
+            [sys.executable, "-W", "error::DeprecationWarning", str(WORKER), *map(str, (index, count, port, *options))],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
