@@ -239,10 +239,10 @@ def _majorizes(x: Array, y: Array, weak: bool, error: float, function: str) -> A
         ) from failure
     both = jnp.stack([jnp.broadcast_to(x, shape), jnp.broadcast_to(y, shape)])
     largest = jnp.max(jnp.abs(both), axis=(0, -1), initial=0)
-    both = jnp.sort(scale(both, -exponent(largest)[None, ..., None]), axis=-1, descending=True)
+    power = exponent(largest)
+    both = jnp.sort(scale(both, -power[None, ..., None]), axis=-1, descending=True)
     sums, total = jnp.cumsum(both, axis=-1), jnp.max(jnp.sum(jnp.abs(both), axis=-1), axis=0)
-    # Scaled, the largest entry is below 1.
-    slack = 2 * shape[-1] * float(jnp.finfo(both.dtype).eps) * total + jnp.where(total > 0, error, 0)
+    slack = 2 * shape[-1] * float(jnp.finfo(both.dtype).eps) * total + error * scale(largest, -power)
     more = sums[0] - sums[1]
     holds = jnp.all(more >= -slack[..., None], axis=-1) & jnp.isfinite(largest)
     return holds if weak or shape[-1] == 0 else holds & (jnp.abs(more[..., -1]) <= slack)

@@ -233,6 +233,10 @@ def test_fan_dominates():
     y = jnp.stack([peaked, flat, flat, flat, flat * 2.0**-91])
     np.testing.assert_array_equal(dominates(x, y), [False, False, False, True, True])
     assert fan_dominates(jnp.zeros((3, 0), REAL), jnp.zeros((2, 2), REAL))
+    # As far as singular values of two matrices may be off by themselves, but no further.
+    one, eps = np.ones((1, 1), REAL), np.finfo(REAL).eps
+    assert fan_dominates(one, one * (1 + 8 * eps))
+    assert not fan_dominates(one, one * (1 + 16 * eps))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
