@@ -304,7 +304,8 @@ def test_derivatives_of_special_ranks(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_conventions_at_the_cut(dtype):
-    """Finite at ties across it; below rank k the derivative is that along matrices of this rank."""
+    """Of the size of the direction at ties across it; below rank k the derivative is that along matrices of this
+    rank."""
     e = jnp.asarray(gaussian((5, 4), dtype))
 
     @jax.jit
@@ -312,7 +313,8 @@ def test_conventions_at_the_cut(dtype):
         return jax.jvp(lambda a: best_approximation(a, 2).matrix, (a,), (e,))[1]
 
     for s in ([1, 1, 1, 1], [2, 1, 1, 0], [0, 0, 0, 0]):
-        assert np.all(np.isfinite(derivative(jnp.asarray(prescribed(np.array(s, float), (5, 4), dtype)))))
+        found = derivative(jnp.asarray(prescribed(np.array(s, float), (5, 4), dtype)))
+        assert np.linalg.norm(found) <= 2 * np.linalg.norm(e)
     u = prescribed(np.ones(1), (5, 1), dtype)
     v = prescribed(np.ones(1), (4, 1), dtype, 3)
     across = (np.eye(5) - u @ u.conj().T) @ np.asarray(e) @ (np.eye(4) - v @ v.conj().T)
