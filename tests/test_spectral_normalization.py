@@ -222,10 +222,12 @@ def test_a_kernel_that_turned_round_keeps_a_positive_norm(dtype):
     """Without a step, too, as after loading other weights at evaluation."""
     w = jnp.asarray(gaussian((4, 3), dtype))
     _, state = jn.estimate_spectral_norm(w, jn.init_spectral_norm(jax.random.key(0), w), n_steps=60)
-    for factor in (-1, -3, 1 / 4):
+    for factor in (-1, -3, 1 / 4, *([1j, 1 - 1j] if np.iscomplexobj(w) else [])):
         x = w * w.dtype.type(factor)
         sigma, _ = jn.estimate_spectral_norm(x, state, n_steps=0)
         np.testing.assert_allclose(sigma, abs(factor) * jn.spectral_norm(w), rtol=1e-4)
+        g = jax.grad(lambda x: jn.estimate_spectral_norm(x, state, n_steps=0)[0])(x)
+        np.testing.assert_allclose(g, jax.grad(jn.spectral_norm)(x), atol=1e-4)
         found, _ = jn.spectral_normalize(x, state, n_steps=0)
         np.testing.assert_allclose(found, np.asarray(w) * np.sign(factor) / float(jn.spectral_norm(w)), atol=1e-4)
 
