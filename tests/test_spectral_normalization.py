@@ -34,6 +34,20 @@ def test_spectral_normalisation(dtype):
         np.testing.assert_allclose(jn.spectral_normalize(w * size, state)[0], normalised, atol=tolerance(REAL))
 
 
+@dtypes
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_the_estimate_is_that_of_the_vectors(n_steps, dtype):
+    """``sigma = u^H W v`` from the first step on, whose derivative is ``u v^H``."""
+    w = jnp.asarray(gaussian((7, 5), dtype))
+    start = jn.init_spectral_norm(jax.random.key(0), w, block=3)
+    (sigma, state), g = jax.value_and_grad(
+        lambda w: jn.estimate_spectral_norm(w, start, n_steps=n_steps), has_aux=True
+    )(w)
+    u, v = (np.asarray(x)[:, 0] for x in state[:2])
+    np.testing.assert_allclose(u.conj() @ np.asarray(w) @ v, sigma, rtol=tolerance(REAL))
+    np.testing.assert_allclose(g, np.outer(u, v.conj()).conj(), atol=tolerance(REAL))
+
+
 def test_a_block_converges_where_one_vector_does_not():
     w = jnp.asarray(prescribed(np.array([1.0, 0.999, 0.998, 0.2, 0.1]), (8, 5), REAL))
     errors = []
