@@ -1,10 +1,12 @@
 """The page of evidence: every section was written by a run, of every version and in both modes."""
 
 import re
+import sys
 
 import page
 import pytest
 import versions
+from suites import Case, Report
 
 if not page.PAGE.exists():
     pytest.skip("the page is not beside these tests", allow_module_level=True)
@@ -25,14 +27,46 @@ def test_every_section_names_its_commit(section):
 def test_a_version_without_its_interpreter_is_listed(monkeypatch, capsys):
     monkeypatch.setattr(versions, "interpreter", lambda _: None)
     monkeypatch.setattr(versions, "one_commit", lambda _: None)
-    monkeypatch.setattr(versions, "write", lambda *_, **__: pytest.fail("rows that stand are replaced by none"))
+    written = listed(monkeypatch)
     monkeypatch.setattr("sys.argv", ["versions.py"])
     with pytest.raises(SystemExit) as ended:
         versions.main()
     assert not ended.value.code
     assert [line.split(" | ")[4] for line in capsys.readouterr().out.splitlines() if "no such" in line] == [
-        "skipped: no such interpreter"
+        versions.SKIPPED
     ] * len(versions.VERSIONS)
+    assert written == [page.rows_of("versions")] * len(versions.VERSIONS), "rows that stand are replaced"
+
+
+def test_a_mode_in_which_a_test_fails_leaves_the_other(monkeypatch, capsys):
+    first, *_ = versions.VERSIONS
+    reports = {
+        "0": Report([Case("f", "g", "passed", {})] * 7, "", 0),
+        "1": Report([Case("f", "g", "failed", {})], "", 1),
+    }
+    monkeypatch.setattr(versions, "environment", lambda _: sys.executable)
+    monkeypatch.setattr(versions, "one_commit", lambda _: None)
+    monkeypatch.setattr(versions, "run", lambda _, mode, **__: reports[mode])
+    monkeypatch.setattr("sys.argv", ["versions.py", "--only", first.name])
+    written = listed(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        versions.main()
+    assert ended.value.code
+    assert " | 64 bits | 0 | 0 | 0 | 1 | " in capsys.readouterr().out
+    (rows,), before = written, page.rows_of("versions")
+    assert rows[1:] == before[1:]
+    assert rows[0][4:9] == ["32 bits", "7", "0", "0", "0"]
+
+
+def listed(monkeypatch):
+    """The tables that the script would write, as rows."""
+    tables = []
+
+    def write(_, text, **__):
+        tables.append([[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]])
+
+    monkeypatch.setattr(versions, "write", write)
+    return tables
 
 
 def test_every_item_has_a_section():

@@ -1,10 +1,10 @@
-"""The suite on several versions of Python and JAX: ``python tests/evidence/versions.py [--only WORDS] [--quick]``
+"""The suite on several versions of Python and JAX: ``python tests/evidence/versions.py [--only VERSION] [--quick]``
 
 An interpreter is looked for on the PATH, and among those of pyenv; a version without one is listed as skipped. The
 full suite, or the quick one (``pytest -m quick``), runs in an environment of its own under ``.venv-versions``, in both
-modes of precision; warnings of deprecation are errors there as everywhere. The rows of a version in the page are
-written as soon as it is done, if nothing failed or was changed meanwhile and without ``--quick``. A test that fails
-ends the run with status 1, after the other versions.
+modes of precision or one; warnings of deprecation are errors there as everywhere. The rows in the page are written as
+soon as a version is done, of each mode in which nothing failed, if nothing was changed meanwhile and without
+``--quick``. A test that fails ends the run with status 1, after the other versions.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Version(NamedTuple):
     quick: bool
 
 
+SKIPPED = "skipped: no such interpreter"
 HEADER = ["version", "Python", "JAX", "suite", "mode", "passed", "expected to differ", "skipped", "failed", "commit"]
 VERSIONS = [
     Version("current", "3.11", ("jax>=0.10,<0.11", "jaxlib>=0.10,<0.11"), quick=False),
@@ -69,30 +71,30 @@ def environment(version: Version) -> Path | None:
     return python
 
 
-def tested(version: Version, quick: bool) -> tuple[list[list[object]], bool]:
-    """Rows of the table, and whether no test failed."""
+def tested(version: Version, modes: list[str], quick: bool) -> list[tuple[list[object], bool]]:
+    """Rows of the table, and of each whether no test failed."""
     suite = "quick" if quick else "full"
     python = environment(version)
     if not python:
-        return [[version.name, version.python, "", suite, "skipped: no such interpreter", *[""] * 4]], True
+        return [([version.name, version.python, "", suite, SKIPPED, *[""] * 4], True)]
     what = "import platform, jax; print(platform.python_version(), jax.__version__, sep=',')"
     running = subprocess.run([python, "-c", what], capture_output=True, text=True, check=True).stdout.strip().split(",")
-    rows, good = [], True
-    for mode, number in MODES.items():
+    rows = []
+    for mode in modes:
         print(f"Python {running[0]}, JAX {running[1]}, {mode}: the {suite} suite runs ...", flush=True)
         start = time.perf_counter()
-        report = run(["-n", "2", *(["-m", "quick and not slow"] if quick else [])], number, python=str(python))
+        report = run(["-n", "2", *(["-m", "quick and not slow"] if quick else [])], MODES[mode], python=str(python))
         counts = [report.count(kind) for kind in ("passed", "differs", "skipped", "failed")]
         counts[2] += report.count("left out")
-        rows.append([version.name, *running, suite, mode, *counts])
         print(f"{counts[0]} passed, {counts[3]} failed, {(time.perf_counter() - start) / 60:.0f} min", flush=True)
-        good = good and report.good
-    return rows, good
+        rows.append(([version.name, *running, suite, mode, *counts], report.good))
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=[version.name for version in VERSIONS], help="one of the versions")
+    parser.add_argument("--mode", choices=MODES, help="one of the modes")
     parser.add_argument("--quick", action="store_true", help="the quick suite on all of them")
     args = parser.parse_args()
     if not args.quick:
@@ -100,22 +102,29 @@ def main() -> None:
     chosen = [version for version in VERSIONS if args.only in (None, version.name)]
     passed = True
     for version in chosen:
-        rows, good = tested(version, args.quick or version.quick)
-        rows = [[*row, START] for row in rows]
-        passed = passed and good
+        found = tested(version, [args.mode] if args.mode else list(MODES), args.quick or version.quick)
+        rows, good = [[*row, START] for row, _ in found], [good for _, good in found]
+        passed = passed and all(good)
         print(f"\n{table(HEADER, rows)}\n", flush=True)
-        if good and not args.quick:
-            keep_rows(version.name, rows)
+        if any(good) and not args.quick:
+            keep_rows(version.name, [row for row, kept in zip(rows, good, strict=True) if kept])
     sys.exit(not passed)
 
 
 def keep_rows(name: str, rows: list[list[object]]) -> None:
-    """These rows of a version in the page, and those of the other versions as they are; a version that is skipped here
-    keeps the rows that it has."""
+    """These rows of a version in the page, beside its other mode and the other versions as they are; a version that is
+    skipped here keeps the rows that it has."""
     before = rows_of("versions")
-    if any(str(cell).startswith("skipped") for row in rows for cell in row) and any(row[0] == name for row in before):
-        return
-    each = [rows if v.name == name else [row for row in before if row[0] == v.name] for v in VERSIONS]
+
+    def by_mode(rows: Sequence[Sequence[object]]) -> dict[object, Sequence[object]]:
+        return {row[4]: row for row in rows if row[4] in MODES}
+
+    def merged(old: list[list[str]]) -> list[Sequence[object]]:
+        found = by_mode(old) | by_mode(rows)
+        return [found[mode] for mode in MODES if mode in found] or list(rows)
+
+    each = [[row for row in before if row[0] == version.name] for version in VERSIONS]
+    each = [merged(old) if version.name == name else old for version, old in zip(VERSIONS, each, strict=True)]
     write("versions", table(HEADER, [row for of_one in each for row in of_one]), dated=False)
 
 
