@@ -101,8 +101,8 @@ def scale_by_lmo(
     All leaves count, those with fewer axes than a matrix as columns: for ``'spectral'`` a bias moves by its normalised
     gradient. Leaves without a norm are passed through, without momentum: give them an optimiser by ``optax.partition``.
     ``radius``, a number or one for each path, may be a function of rows and columns, such as ``lambda m, n: max(1, n /
-    m) ** 0.5`` of kernels ``(in, out)``; a schedule is that of the learning rate. ``0 <= momentum < 1`` (NaN elsewhere)
-    may be traced; the average is kept in 32 bits at least.
+    m) ** 0.5`` of kernels ``(in, out)``; a schedule is that of the learning rate. ``0 <= momentum < 1`` may be traced,
+    and gives NaN elsewhere then; the average is kept in 32 bits at least.
 
     ``compute_dtype`` and ``tol`` are for the spectral norm alone: with a ``compute_dtype``, such as ``jnp.bfloat16`` on
     accelerators and ``jnp.float32`` on CPU, ``U V^H`` comes from products in this type, to ``tol=1e-2`` if so wished,

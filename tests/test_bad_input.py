@@ -199,7 +199,6 @@ def flags(function):
 OTHERS = {
     "audit": lambda **rest: jn.audit({"w": A}, **rest),
     "majorizes": lambda **rest: jn.majorizes(V, V, **rest),
-    "scale_by_lmo": lambda **rest: transforms.scale_by_lmo("fro", **rest),
     "vector_norm": lambda **rest: jn.vector_norm(V, **rest),
 }
 FLAGS = {

@@ -14,6 +14,15 @@ if not page.PAGE.exists():
 SECTIONS = re.findall(r"^<!-- (?!end of )(.+) -->$", page.PAGE.read_text(), re.MULTILINE)
 
 
+@pytest.fixture
+def written(monkeypatch):
+    """The tables that the script writes, as rows."""
+    tables = []
+    monkeypatch.setattr(versions, "one_commit", lambda _: None)
+    monkeypatch.setattr(versions, "write", lambda _, text, **__: tables.append(page.cells(text)))
+    return tables
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_has_a_table(section):
     assert page.rows_of(section)
@@ -24,10 +33,8 @@ def test_every_section_names_its_commit(section):
     assert re.search(r"^Of commit [0-9a-f]{7,}\.$", page.parts(section)[1], re.MULTILINE)
 
 
-def test_a_version_without_its_interpreter_is_listed(monkeypatch, capsys):
+def test_a_version_without_its_interpreter_is_listed(monkeypatch, capsys, written):
     monkeypatch.setattr(versions, "interpreter", lambda _: None)
-    monkeypatch.setattr(versions, "one_commit", lambda _: None)
-    written = listed(monkeypatch)
     monkeypatch.setattr("sys.argv", ["versions.py"])
     with pytest.raises(SystemExit) as ended:
         versions.main()
@@ -35,20 +42,18 @@ def test_a_version_without_its_interpreter_is_listed(monkeypatch, capsys):
     assert [line.split(" | ")[4] for line in capsys.readouterr().out.splitlines() if "no such" in line] == [
         versions.SKIPPED
     ] * len(versions.VERSIONS)
-    assert written == [page.rows_of("versions")] * len(versions.VERSIONS), "rows that stand are replaced"
+    assert not written, "rows that stand are replaced"
 
 
-def test_a_mode_in_which_a_test_fails_leaves_the_other(monkeypatch, capsys):
+def test_a_mode_in_which_a_test_fails_leaves_the_other(monkeypatch, capsys, written):
     first, *_ = versions.VERSIONS
     reports = {
         "0": Report([Case("f", "g", "passed", {})] * 7, "", 0),
         "1": Report([Case("f", "g", "failed", {})], "", 1),
     }
     monkeypatch.setattr(versions, "environment", lambda _: sys.executable)
-    monkeypatch.setattr(versions, "one_commit", lambda _: None)
     monkeypatch.setattr(versions, "run", lambda _, mode, **__: reports[mode])
     monkeypatch.setattr("sys.argv", ["versions.py", "--only", first.name])
-    written = listed(monkeypatch)
     with pytest.raises(SystemExit) as ended:
         versions.main()
     assert ended.value.code
@@ -56,17 +61,6 @@ def test_a_mode_in_which_a_test_fails_leaves_the_other(monkeypatch, capsys):
     (rows,), before = written, page.rows_of("versions")
     assert rows[1:] == before[1:]
     assert rows[0][4:9] == ["32 bits", "7", "0", "0", "0"]
-
-
-def listed(monkeypatch):
-    """The tables that the script would write, as rows."""
-    tables = []
-
-    def write(_, text, **__):
-        tables.append([[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]])
-
-    monkeypatch.setattr(versions, "write", write)
-    return tables
 
 
 def test_every_item_has_a_section():

@@ -131,14 +131,14 @@ def test_gradient_without_spectrum(constants, at):
 @places
 @pytest.mark.parametrize("inverse", [phonons.inverse_by_eigh, phonons.inverse_by_svd], ids=["eigh", "svd"])
 def test_gradient_through_vectors_fails(inverse, constants):
-    """NaN, or wrong where rounding separates what is equal, by as much as it happens to: the cases above are the ones
-    that matter."""
+    """NaN, or wrong where rounding separates what is equal: by how much is its luck, but never what ours is off from a
+    linear solve."""
     x, rest = springs(constants), problem(slice(None))
-    actual, ours, expected = (
-        gradient(x, *rest, f) for f in (inverse, phonons.regularized_inverse, phonons.inverse_by_solve)
-    )
-    assert np.max(np.abs(ours / expected - 1)) <= 1e-8
-    assert not np.max(np.abs(actual / expected - 1)) <= 1e-5
+    expected, ours = (gradient(x, *rest, f) for f in (phonons.inverse_by_solve, phonons.regularized_inverse))
+    actual = gradient(x, *rest, inverse)
+    own, missed = (np.max(np.abs(g / expected - 1)) for g in (ours, actual))
+    assert own <= 1e-8
+    assert not missed <= 1e3 * own
     assert np.all(np.isnan(actual)) or constants is not EQUAL
 
 

@@ -37,7 +37,12 @@ def parts(section: str) -> tuple[str, str, str]:
 
 def rows_of(section: str) -> list[list[str]]:
     """The table that the section has now, without its header; none if it has no table."""
-    lines = [line for line in parts(section)[1].splitlines() if line.startswith("|")]
+    return cells(parts(section)[1])
+
+
+def cells(text: str) -> list[list[str]]:
+    """Of the table in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 

@@ -1,4 +1,4 @@
-"""The suite on several versions of Python and JAX: ``python tests/evidence/versions.py [--only VERSION] [--quick]``
+"""The suite on versions of Python and JAX: ``tests/evidence/versions.py [--only VERSION] [--mode "32 bits"] [--quick]``
 
 An interpreter is looked for on the PATH, and among those of pyenv; a version without one is listed as skipped. The
 full suite, or the quick one (``pytest -m quick``), runs in an environment of its own under ``.venv-versions``, in both
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +29,7 @@ class Version(NamedTuple):
 
 SKIPPED = "skipped: no such interpreter"
 HEADER = ["version", "Python", "JAX", "suite", "mode", "passed", "expected to differ", "skipped", "failed", "commit"]
+MODE = HEADER.index("mode")
 VERSIONS = [
     Version("current", "3.11", ("jax>=0.10,<0.11", "jaxlib>=0.10,<0.11"), quick=False),
     Version("newest", "3.13", ("jax", "jaxlib"), quick=False),
@@ -76,7 +76,7 @@ def tested(version: Version, modes: list[str], quick: bool) -> list[tuple[list[o
     suite = "quick" if quick else "full"
     python = environment(version)
     if not python:
-        return [([version.name, version.python, "", suite, SKIPPED, *[""] * 4], True)]
+        return [([version.name, version.python, "", suite, SKIPPED, *[""] * 4, START], True)]
     what = "import platform, jax; print(platform.python_version(), jax.__version__, sep=',')"
     running = subprocess.run([python, "-c", what], capture_output=True, text=True, check=True).stdout.strip().split(",")
     rows = []
@@ -87,7 +87,7 @@ def tested(version: Version, modes: list[str], quick: bool) -> list[tuple[list[o
         counts = [report.count(kind) for kind in ("passed", "differs", "skipped", "failed")]
         counts[2] += report.count("left out")
         print(f"{counts[0]} passed, {counts[3]} failed, {(time.perf_counter() - start) / 60:.0f} min", flush=True)
-        rows.append(([version.name, *running, suite, mode, *counts], report.good))
+        rows.append(([version.name, *running, suite, mode, *counts, START], report.good))
     return rows
 
 
@@ -102,30 +102,26 @@ def main() -> None:
     chosen = [version for version in VERSIONS if args.only in (None, version.name)]
     passed = True
     for version in chosen:
-        found = tested(version, [args.mode] if args.mode else list(MODES), args.quick or version.quick)
-        rows, good = [[*row, START] for row, _ in found], [good for _, good in found]
-        passed = passed and all(good)
-        print(f"\n{table(HEADER, rows)}\n", flush=True)
-        if any(good) and not args.quick:
-            keep_rows(version.name, [row for row, kept in zip(rows, good, strict=True) if kept])
+        rows = tested(version, [args.mode] if args.mode else list(MODES), args.quick or version.quick)
+        good = [row for row, no_failure in rows if no_failure]
+        passed = passed and len(good) == len(rows)
+        print(f"\n{table(HEADER, [row for row, _ in rows])}\n", flush=True)
+        if not args.quick:
+            keep_rows(good)
     sys.exit(not passed)
 
 
-def keep_rows(name: str, rows: list[list[object]]) -> None:
-    """These rows of a version in the page, beside its other mode and the other versions as they are; a version that is
-    skipped here keeps the rows that it has."""
+def keep_rows(rows: list[list[object]]) -> None:
+    """These rows in the page, beside the other versions and modes as they are; a version that is skipped here keeps the
+    rows that it has."""
     before = rows_of("versions")
-
-    def by_mode(rows: Sequence[Sequence[object]]) -> dict[object, Sequence[object]]:
-        return {row[4]: row for row in rows if row[4] in MODES}
-
-    def merged(old: list[list[str]]) -> list[Sequence[object]]:
-        found = by_mode(old) | by_mode(rows)
-        return [found[mode] for mode in MODES if mode in found] or list(rows)
-
-    each = [[row for row in before if row[0] == version.name] for version in VERSIONS]
-    each = [merged(old) if version.name == name else old for version, old in zip(VERSIONS, each, strict=True)]
-    write("versions", table(HEADER, [row for of_one in each for row in of_one]), dated=False)
+    found = {(row[0], row[MODE]): row for row in [*before, *([str(cell) for cell in row] for row in rows)]}
+    kept = []
+    for version in VERSIONS:
+        ran = [found[version.name, mode] for mode in MODES if (version.name, mode) in found]
+        kept += ran or [row for key, row in found.items() if key == (version.name, SKIPPED)]
+    if kept != before:
+        write("versions", table(HEADER, kept), dated=False)
 
 
 if __name__ == "__main__":
